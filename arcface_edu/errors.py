@@ -1,0 +1,38 @@
+"""Errors that a user can mend: one sentence that says what is wrong, where, and what to do."""
+
+import functools
+import sys
+
+
+class ArcfaceError(ValueError):
+    """Base of every error whose message is meant for the user; a command prints it and exits with status 2."""
+
+
+class ConfigError(ArcfaceError):
+    """A key or value of the configuration that cannot be meant."""
+
+
+class DataError(ArcfaceError):
+    """A data set, record, image or pair file that cannot be used."""
+
+
+class CorruptRecord(DataError):
+    """One record or image that cannot be read; a run may skip it, count it and go on."""
+
+
+class CheckpointError(ArcfaceError):
+    """A checkpoint that cannot be read, or that belongs to another network."""
+
+
+def speaks_plainly(main):
+    """Decorate a command's `main`: an error meant for the user ends as one sentence and exit status 2."""
+
+    @functools.wraps(main)
+    def command(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except ArcfaceError as error:
+            print(f"arcface_edu: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return command
