@@ -20,6 +20,10 @@ class CorruptRecord(DataError):
     """One record or image that cannot be read; a run may skip it, count it and go on."""
 
 
+class TrainingError(ArcfaceError):
+    """A run that has gone wrong and cannot mend itself."""
+
+
 class CheckpointError(ArcfaceError):
     """A checkpoint that cannot be read, or that belongs to another network."""
 
@@ -34,5 +38,16 @@ def speaks_plainly(main):
         except ArcfaceError as error:
             print(f"arcface_edu: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+        except OSError as error:
+            place = f" ({error.filename})" if error.filename else ""
+            print(
+                f"arcface_edu: the system says: {error.strerror or error}{place}. What was written before is whole; "
+                f"free some space, check the permissions, or choose another place.",
+                file=sys.stderr,
+            )
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("arcface_edu: interrupted; what was written before is whole.", file=sys.stderr)
+            raise SystemExit(130) from None
 
     return command

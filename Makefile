@@ -1,0 +1,30 @@
+# make train   train on drawn faces, from nothing           make test        prove that everything works
+# make pics    draw the pictures of README again            make test-fast   the same without training runs
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-fast lint pics clean
+
+train: .venv/ready
+	$(BIN)/python -m arcface_edu.train $(ARGS)
+
+test: .venv/ready lint
+	$(BIN)/python -m pytest
+
+test-fast: .venv/ready lint
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/ready
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+
+# The stamp is written last, so that an installation cut short is taken up again. Nothing to do while it is newer.
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "make: $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@
+
+clean:
+	rm -rf .venv
