@@ -1,0 +1,111 @@
+"""Configs: layers, types, and a sentence for every slip."""
+
+import pytest
+
+from arcface_edu.config import SHIPPED, load_config
+from arcface_edu.errors import ConfigError
+
+SEED_BLOCK = """
+from easydict import EasyDict as edict
+
+config = edict()
+config.loss = "arcface"
+config.network = "r50"
+config.resume = False
+config.output = None
+config.embedding_size = 512
+config.sample_rate = 1.0
+config.fp16 = True
+config.momentum = 0.9
+config.weight_decay = 5e-4
+config.batch_size = 128
+config.lr = 0.1  # batch size is 512
+
+config.rec = "/train_tmp/ms1m-retinaface-t1"
+config.num_classes = 93431
+config.num_image = 5179510
+config.num_epoch = 25
+config.warmup_epoch = -1
+config.decay_epoch = [10, 16, 22]
+config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
+"""
+
+
+def test_layers_lie_over_one_another(tmp_path):
+    (tmp_path / "mine.py").write_text("from easydict import EasyDict\nconfig = EasyDict(lr=0.3, batch_size=16)\n")
+    config = load_config(
+        tmp_path / "mine.py", ["batch_size=32", "fp16=False", "rec=photos/", "margin_list=(1, 0.4, 0)"]
+    )
+    assert (config.lr, config.batch_size, config.fp16, config.rec) == (0.3, 32, False, "photos/")
+    assert config.margin_list == (1, 0.4, 0)
+    assert config.network == "r50"  # base.py's
+    assert config.output == "runs/mine"
+
+
+def test_a_config_block_in_the_style_of_insightface_loads_as_it_is(tmp_path):
+    (tmp_path / "ms1mv3.py").write_text(SEED_BLOCK)
+    config = load_config(str(tmp_path / "ms1mv3.py"))
+    assert (config.num_classes, config.warmup_epoch, config.decay_epoch) == (93431, -1.0, [10, 16, 22])
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SHIPPED.glob("*.py") if p.stem not in ("base", "__init__")], ids=lambda p: p.stem
+)
+def test_shipped_configs_load(path):
+    assert load_config(path.stem).output == f"runs/{path.stem}"
+
+
+def test_a_loss_named_later_brings_its_own_margins():
+    assert load_config(overrides=["loss=cosface"]).margin_list is None
+    assert load_config(overrides=["loss=cosface", "margin_list=[1, 0, 0.2]"]).margin_list == [1, 0, 0.2]
+
+
+def test_one_load_leaves_no_trace_in_the_next():
+    load_config(overrides=["val_targets=['lfw']", "lr=9"])
+    assert load_config().val_targets == []
+    assert load_config().lr != 9
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["batchsize=4"],
+            r'the command line sets "batchsize", which is no key of a config \(did you mean "batch_size"\?\)',
+        ),
+        (["batch_size=4.5"], "sets batch_size to 4.5, which should be of type int"),
+        (["batch_size=True"], "should be of type int"),
+        (["fp16=1"], "should be of type bool"),
+        (["network=50"], "should be of type str"),
+        (["loss=arcfase"], r'did you mean "arcface"\?'),
+        (["lr=-1"], "the least that makes sense is 0"),
+        (["sample_rate=1.5"], "above 0 and at most 1"),
+        (["margin_list=(1, 0.5)"], "three numbers"),
+        (["batch_size"], "not of the form key=value"),
+        (["seed=None"], "should be of type int"),
+    ],
+)
+def test_slips_on_the_command_line(words, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(overrides=words)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("config = 3", "defines no `config`"),
+        ("import nothing_of_that_name", "does not run: ModuleNotFoundError"),
+        ("config = {'lrr': 1}", r'did you mean "lr"\?'),
+    ],
+)
+def test_slips_in_a_file(tmp_path, text, sentence):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(tmp_path / "mine.py")
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.py does not exist"):
+        load_config(tmp_path / "nothing.py")
+    with pytest.raises(ConfigError, match=r'no config called "drawn_face" \(did you mean "drawn_faces"\?\)'):
+        load_config("drawn_face")
