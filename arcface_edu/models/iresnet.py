@@ -1,0 +1,104 @@
+"""IResNet, the residual network of ArcFace (arXiv 1801.07698, section 3.1; the block is that of arXiv 1610.02915).
+
+What sets it apart from torchvision's ResNet: BN comes first in a block, PReLU stands between the convolutions, nothing
+follows the sum, the second convolution carries the stride, and a linear layer reads the whole 7 x 7 map instead of its
+mean. Module names are those of the published checkpoints, so these load with `strict=True`.
+"""
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+class IBasicBlock(nn.Module):
+    """BN - conv3x3 - BN - PReLU - conv3x3(stride) - BN, plus the input.
+
+    (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)
+    """
+
+    def __init__(self, channels_in, channels_out, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.prelu = nn.PReLU(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, stride=stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels_out)
+        self.downsample = None
+        if stride != 1 or channels_in != channels_out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
+
+    def forward(self, x):
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.conv1(self.bn1(x))
+        x = self.conv2(self.prelu(self.bn2(x)))
+        return self.bn3(x) + identity
+
+
+class IResNet(nn.Module):
+    """(B, 3, 112, 112) float RGB in [-1, 1] -> (B, embedding_size) float32, not normalised.
+
+    blocks: blocks in each of the four stages; every stage halves the map: 112 -> 56 -> 28 -> 14 -> 7.
+    widths: channels of the four stages; the stem has as many as the first.
+    stem_stride: 2 quarters the work of every layer, at the price of fine detail.
+    """
+
+    def __init__(
+        self,
+        blocks,
+        widths=(64, 128, 256, 512),
+        stem_stride=1,
+        embedding_size=512,
+        dropout=0.0,
+        gradient_checkpointing=False,
+    ):
+        super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
+        self.conv1 = nn.Conv2d(3, widths[0], 3, stride=stem_stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.prelu = nn.PReLU(widths[0])
+        channels = widths[0]
+        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+            layer = [IBasicBlock(channels, width, stride=2)]
+            layer += [IBasicBlock(width, width, stride=1) for _ in range(count - 1)]
+            setattr(self, f"layer{stage}", nn.Sequential(*layer))
+            channels = width
+        side = -(-112 // (16 * stem_stride))  # 7 with stem stride 1, 4 with 2: a strided 3x3 rounds up
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels * side * side, embedding_size)
+        self.features = nn.BatchNorm1d(embedding_size)
+        self.initialise()
+
+    def initialise(self):
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0, 0.1)
+        # A learned gain per dimension would only be undone by the normalisation of embeddings: it stays 1.
+        self.features.weight.requires_grad_(False)
+
+    def forward(self, x):
+        x = self.prelu(self.bn1(self.conv1(x)))  # (B, widths[0], 112, 112)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                if self.gradient_checkpointing and self.training:
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+        x = self.dropout(self.bn2(x).flatten(1))  # (B, widths[3] * 7 * 7)
+        # Under autocast the last layer leaves it: the angle between embeddings is wanted to better than bf16's 3 digits.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.features(self.fc(x.float()))  # (B, embedding_size)
+
+
+NETWORKS = {
+    "r10": dict(blocks=(1, 1, 1, 1), widths=(24, 48, 96, 192), stem_stride=2),  # the default run's
+    "r18": dict(blocks=(2, 2, 2, 2)),
+    "r34": dict(blocks=(3, 4, 6, 3)),
+    "r50": dict(blocks=(3, 4, 14, 3)),
+    "r100": dict(blocks=(3, 13, 30, 3)),
+    "r200": dict(blocks=(6, 26, 60, 6)),
+}
