@@ -1,0 +1,50 @@
+"""From the angle between an embedding and its class centre to the target logit: cos(m1*theta + m2) - m3.
+
+One formula holds them all (ArcFace, arXiv 1801.07698, eq. 4): m1 is SphereFace's, m2 ArcFace's, m3 CosFace's margin.
+"""
+
+import math
+
+import torch
+
+MARGINS = {
+    "norm_softmax": (1.0, 0.0, 0.0),
+    "sphereface": (1.35, 0.0, 0.0),
+    "cosface": (1.0, 0.0, 0.35),
+    "arcface": (1.0, 0.5, 0.0),
+    "combined1": (1.0, 0.3, 0.2),
+    "combined2": (0.9, 0.4, 0.15),
+}
+
+# The derivative of arccos is infinite at +-1. Closer to it than this (0.08 degrees) the exact gradient is taken as 0.
+NEAR_ONE = 1 - 1e-6
+
+
+def target_logit(cosine, margin, gradient="straight-through"):
+    """Logit of the true class after the margin, before the scale (ArcFace eq. 4).
+
+    cosine: (...,) of the angle theta to the true class's centre, in [-1, 1] up to rounding.  margin: (m1, m2, m3).
+    returns: (...,) cos(m1*theta + m2) - m3.
+
+    gradient: "straight-through" passes the gradient on to `cosine` as if there were no margin (factor 1). InsightFace
+    computes the margin outside autograd, so every published model was trained this way. Past m1*theta + m2 = pi the
+    logit turns back up, as it does there; the gradient keeps its sign.
+    "exact" is the derivative of the formula, m1*sin(m1*theta + m2) / sin(theta). Past pi it would push a bad angle to
+    a worse one, so from there on the logit is cos(theta) - m2*sin(m2) - m3, which falls all the way to theta = pi.
+    """
+    if gradient == "straight-through":
+        with torch.no_grad():
+            shift = margin_formula(cosine.clamp(-1, 1), margin) - cosine
+        return cosine + shift
+    m1, m2, m3 = margin
+    logit = margin_formula(cosine.clamp(-NEAR_ONE, NEAR_ONE), margin)
+    turn = math.cos((math.pi - m2) / m1) if m1 * math.pi + m2 > math.pi else -math.inf  # cosine at m1*theta + m2 = pi
+    # m2*sin(m2) for m1 = 1; a larger m1 turns earlier, and needs the larger step down to stay below -1.
+    step = max(m2 * math.sin(m2), 1 + turn)
+    return torch.where(cosine > turn, logit, cosine - step - m3)
+
+
+def margin_formula(cosine, margin):
+    """cos(m1*theta + m2) - m3 for theta = arccos(cosine)."""
+    m1, m2, m3 = margin
+    return torch.cos(m1 * torch.acos(cosine) + m2) - m3

@@ -1,0 +1,112 @@
+"""Classification heads in one process: class centres, and the loss of embeddings against them."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.heads.margins import target_logit
+
+
+class MarginSoftmax(nn.Module):
+    """Softmax over s * cosine, with a margin on the true class (ArcFace, arXiv 1801.07698, eqs. 2 to 4).
+
+    weight: (num_classes, embedding_size), the class centres; only their direction counts.
+    margin: (m1, m2, m3) of cos(m1*theta + m2) - m3: (1, 0.5, 0) ArcFace, (1, 0, 0.35) CosFace, (1.35, 0, 0) in the
+        manner of SphereFace, (1, 0, 0) norm-softmax, or any mixture.
+    scale: s, the radius of the sphere that the embeddings are put on.
+    gradient: "straight-through" or "exact", see `margins.target_logit`.
+    interclass_filtering_threshold: above 0, a cosine to another class that exceeds it counts as 0 (90 degrees): so
+        near a stranger is more likely a wrong label (Partial FC, arXiv 2203.15565).
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        num_classes,
+        *,
+        margin=(1.0, 0.5, 0.0),
+        scale=64.0,
+        gradient="straight-through",
+        interclass_filtering_threshold=0.0,
+    ):
+        super().__init__()
+        if gradient not in ("straight-through", "exact"):
+            raise ConfigError(f'gradient is {gradient!r}; it may be "straight-through" or "exact".')
+        if len(margin) != 3 or margin[0] <= 0 or not 0 <= margin[1] < math.pi:
+            raise ConfigError(f"margin is {margin!r}; it holds (m1, m2, m3) with m1 > 0 and 0 <= m2 < pi.")
+        self.margin = tuple(map(float, margin))
+        self.scale = scale
+        self.gradient = gradient
+        self.interclass_filtering_threshold = interclass_filtering_threshold
+        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
+        nn.init.normal_(self.weight, 0, 0.01)
+        self.target_cosine = None  # (B,) of the last forward pass, without margin: what the log calls the target angle
+
+    def forward(self, embeddings, labels):
+        """Mean loss of a batch.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast."""
+        check_labels(labels, len(self.weight))
+        # In bf16 the gradient of an embedding would be off by half a percent to two (measured), so the head is fp32.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            cosine = F.normalize(embeddings.float()) @ F.normalize(self.weight.float()).T  # (B, C)
+            true = labels[:, None]
+            target = cosine.gather(1, true)  # (B, 1)
+            self.target_cosine = target.detach().squeeze(1)
+            if self.interclass_filtering_threshold > 0:
+                cosine = cosine.masked_fill(cosine > self.interclass_filtering_threshold, 0)
+            logits = cosine.scatter(1, true, target_logit(target, self.margin, self.gradient))
+            return F.cross_entropy(self.scale * logits, labels)
+
+    def expected_first_loss(self):
+        """Mean loss of random embeddings against random centres: a check that a run starts as it should.
+
+        The cosines are then normal with variance 1/d, their mean exponential adds s^2 / 2d to ln C, and the target
+        sits at 90 degrees. Few classes never see the far tail that carries that mean: past s/sqrt(d) = sqrt(2 ln C)
+        the largest of C normal numbers is what counts.
+        """
+        num_classes, dimension = self.weight.shape
+        m1, m2, m3 = self.margin
+        spread = self.scale / math.sqrt(dimension)  # standard deviation of a logit
+        reach = math.sqrt(2 * math.log(num_classes))
+        partition = math.log(num_classes) + spread**2 / 2 if spread < reach else spread * reach
+        return partition - self.scale * (math.cos(m1 * math.pi / 2 + m2) - m3)
+
+    def extra_repr(self):
+        num_classes, dimension = self.weight.shape
+        return f"{dimension}, {num_classes}, margin={self.margin}, scale={self.scale:g}, gradient={self.gradient!r}"
+
+
+class Softmax(nn.Module):
+    """Plain softmax, what ArcFace is compared with: logits are inner products plus a bias, nothing is normalised."""
+
+    def __init__(self, embedding_size, num_classes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+        nn.init.normal_(self.weight, 0, 0.01)
+        self.target_cosine = None  # (B,) of the last forward pass
+
+    def forward(self, embeddings, labels):
+        """Mean loss of a batch.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast."""
+        check_labels(labels, len(self.weight))
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.float()
+            with torch.no_grad():
+                self.target_cosine = F.cosine_similarity(embeddings, self.weight[labels].float())
+            return F.cross_entropy(F.linear(embeddings, self.weight.float(), self.bias.float()), labels)
+
+    def expected_first_loss(self):
+        """ln C: small random weights make every class equally likely."""
+        return math.log(len(self.weight))
+
+
+def check_labels(labels, num_classes):
+    """A label that no centre answers to is an error here; unnoticed, training would only push everything apart.
+
+    On an accelerator the look would make it wait for the device at every step; there the loader has checked already.
+    """
+    if labels.device.type == "cpu" and len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0].item()
+        raise DataError(f"label {wrong} is out of range: the head has {num_classes} classes, numbered from 0.")
