@@ -1,0 +1,238 @@
+"""Train a network with the ArcFace loss.
+
+    python -m arcface_edu.train                              the default run: drawn faces, minutes on two cores
+    python -m arcface_edu.train rec=my_photos/               your own data: a folder per person, or RecordIO
+    python -m arcface_edu.train my_config.py batch_size=64   a config of your own; any key can be set behind it
+    python -m arcface_edu.train resume=True                  go on where a stopped run was
+
+Every key is explained in arcface_edu/configs/base.py. A run lives in its `output` folder (runs/<config>): config.json,
+metrics.jsonl, checkpoints/, model.pt and figures/.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from arcface_edu.config import load_config
+from arcface_edu.data.loader import ShuffledBatches, augment, build_loader
+from arcface_edu.errors import DataError, TrainingError, speaks_plainly
+from arcface_edu.heads import build_head
+from arcface_edu.models import build_model
+from arcface_edu.training.checkpoint import (
+    check_same_run,
+    load_latest,
+    restore,
+    run_identity,
+    save_atomically,
+    save_checkpoint,
+)
+from arcface_edu.training.metrics import Meter, MetricsLog
+from arcface_edu.training.optim import Schedule, build_optimizer, set_rate
+from arcface_edu.training.precision import autocast, build_scaler, choose_device, choose_dtype
+from arcface_edu.training.prepare import open_output, prepare_data
+from arcface_edu.training.report import evaluate_all, report
+from arcface_edu.training.stopping import listen_for_stop
+
+
+@speaks_plainly
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m arcface_edu.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="CONFIG | key=value", help="a config's name or path, then keys to set"
+    )
+    words = parser.parse_args(argv).words
+    source = [words.pop(0)] if words and "=" not in words[0] else []
+    if not source:  # your own data wants its batch and rate fitted to it; the drawn faces' are measured
+        source = ["own_data" if any(word.startswith("rec=") for word in words) else "drawn_faces"]
+    train(load_config(source[0], words))
+
+
+def train(config):
+    """The whole run: data, network, loop, checkpoints, verification, figures.  returns: results per pair file."""
+    began = time.perf_counter()
+    device = choose_device(config.device)
+    dtype = choose_dtype(config, device)
+    torch.manual_seed(config.seed)
+
+    # Data. Counts and batch that the config leaves open are filled in from it.
+    output = open_output(config)
+    faces, pair_sets = prepare_data(config)
+    schedule = Schedule.of(config, len(faces))
+
+    # Network and head. NHWC memory is what convolutions want on CPUs and tensor cores alike.
+    model = build_model(config.network, config.embedding_size, config.dropout, config.gradient_checkpointing)
+    model = model.to(device, memory_format=torch.channels_last)
+    head = build_head(config, faces.num_classes).to(device)
+    optimizer = build_optimizer(config, model, head)
+    scaler = build_scaler(device, dtype)
+    meter = Meter(device)
+
+    # Where the run stands: `step` counts steps begun and done; `updates` leaves out those that the scaler skipped.
+    step = updates = 0
+    if config.resume and (saved := load_latest(output / "checkpoints", say=tqdm.write)):
+        check_same_run(saved["run"], config, faces.num_classes, output)
+        for part, name in (
+            (model, "model"),
+            (head, "head"),
+            (optimizer, "optimizer"),
+            (scaler, "scaler"),
+            (meter, "meter"),
+        ):
+            restore(part, saved[name], name, output)
+        torch.set_rng_state(saved["rng"])
+        if device.type != "cpu":
+            torch.get_device_module(device).set_rng_state(saved["device_rng"])
+        step, updates = saved["step"], saved["updates"]
+    log = MetricsLog(output / "metrics.jsonl", up_to_step=step)
+    (output / "config.json").write_text(json.dumps(config, indent=1))
+
+    def save():
+        state = dict(step=step, updates=updates, run=run_identity(config, faces.num_classes), rng=torch.get_rng_state())
+        for part, name in (
+            (model, "model"),
+            (head, "head"),
+            (optimizer, "optimizer"),
+            (scaler, "scaler"),
+            (meter, "meter"),
+        ):
+            state[name] = part.state_dict()
+        if device.type != "cpu":
+            state["device_rng"] = torch.get_device_module(device).get_rng_state()
+        save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints)
+
+    expected = head.expected_first_loss()
+    print(
+        f"{'resuming' if step else 'training'} {config.network} "
+        f"({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters) in {output} on {device.type} in "
+        f"{str(dtype).removeprefix('torch.')}: {len(faces):,} images of {faces.num_classes:,} people, "
+        f"{schedule.total_steps:,} steps of {config.batch_size * config.gradient_acc} images "
+        f"({config.num_epoch} epochs){f' from step {step:,}' if step else ''}, rate {schedule.peak:g}, "
+        f"first loss about {expected:.1f}"
+    )
+
+    # The loop.
+    shuffled = ShuffledBatches(
+        len(faces),
+        config.batch_size,
+        schedule.steps_per_epoch * config.gradient_acc,
+        schedule.total_steps * config.gradient_acc,
+        config.seed,
+        start=step * config.gradient_acc,
+    )
+    batches = iter(build_loader(faces, shuffled, config.num_workers, device))
+    broken = 0
+    trained = [p for p in model.parameters() if p.requires_grad]
+    progress = tqdm(total=schedule.total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05)
+    with listen_for_stop() as stop, progress:
+        while step < schedule.total_steps and not stop.name:
+            model.train()
+            set_rate(optimizer, schedule.rate(updates))
+            for number in range(step * config.gradient_acc, (step + 1) * config.gradient_acc):
+                asked = time.perf_counter()
+                batch = next(batches)
+                meter.waited += time.perf_counter() - asked
+                broken = report_broken(batch, broken, config.max_corrupt)
+                if len(batch.labels) < 2:
+                    continue  # BN cannot normalise one image alone
+                images = batch.images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
+                labels = batch.labels.to(device, non_blocking=True)  # (B,)
+                with autocast(device, dtype):
+                    embeddings = model(augment(images, number, config.seed))  # (B, D) float32
+                loss = head(embeddings, labels)  # (), mean over the batch
+                if not torch.isfinite(loss):
+                    stop_as_non_finite(output, step, loss, images, labels, model, head)
+                # A mean of micro-batches' means is the mean of the big batch.
+                scaler.scale(loss / config.gradient_acc).backward()
+                meter.add(loss.detach(), head.target_cosine)
+                if number == 0:
+                    compare_first_loss(loss.item(), expected)
+
+            scaler.unscale_(optimizer)
+            if config.max_norm:
+                torch.nn.utils.clip_grad_norm_(trained, config.max_norm)
+            scale = scaler.get_scale()
+            scaler.step(optimizer)  # not taken when fp16 overflowed
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            updates += scaler.get_scale() >= scale
+            if scaler.get_scale() < 1e-3 and scaler.is_enabled():
+                raise TrainingError(
+                    f"fp16 overflows at step {step} at every loss scale; try amp_dtype=bf16, fp16=False, or a smaller lr."
+                )
+            step += 1
+            progress.update()
+
+            if step % config.frequent == 0 or step == schedule.total_steps:
+                line = meter.line()
+                log.write(step=step, epoch=step / schedule.steps_per_epoch, lr=schedule.rate(updates - 1), **line)
+                meter = Meter(device)
+                progress.set_postfix_str(
+                    f"loss {line['loss']:.2f}, target {line['target_angle']:.1f} deg, "
+                    f"{line['images_per_second']:.0f} images/s, {line['waiting']:.0%} waiting for data"
+                )
+            at_epoch_end = step % schedule.steps_per_epoch == 0
+            if at_epoch_end or stop.name or (config.save_every and step % config.save_every == 0):
+                save()
+            if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
+                with autocast(device, dtype):
+                    evaluate_all(model, pair_sets, log, step)
+
+    if stop.name:
+        log.close()
+        print(
+            f"stopped by {stop.name} after step {step:,} of {schedule.total_steps:,}; saved. resume=True goes on from there."
+        )
+        raise SystemExit(stop.status)
+
+    # What it has learnt.
+    save_atomically(model.state_dict(), output / "model.pt")
+    with autocast(device, dtype):
+        results = evaluate_all(model, pair_sets, log, step)
+    log.close()
+    report(output, results, pair_sets, seconds=time.perf_counter() - began)
+    return results
+
+
+def report_broken(batch, broken, limit):
+    """Name the records that were skipped; too many of them are an error.  returns: how many there have been."""
+    if batch.fatal:
+        raise DataError(batch.fatal)
+    for sentence in batch.broken:
+        broken += 1
+        tqdm.write(f"skipped ({broken} of at most {limit}): {sentence}")
+        if broken > limit:
+            raise DataError(
+                f"more than {limit} records could not be read, the last: {sentence} `python -m arcface_edu.dataset "
+                f"inspect` lists them all; max_corrupt= allows more."
+            )
+    return broken
+
+
+def compare_first_loss(measured, expected):
+    """Random weights have a known loss. Another one means wrong labels, a wrong scale, or a network that is not random."""
+    if abs(measured - expected) > max(1.0, 0.2 * expected):
+        tqdm.write(
+            f"careful: the first loss is {measured:.1f}, but about {expected:.1f} is expected of random weights; "
+            f"look at the labels, the scale and the margin."
+        )
+
+
+def stop_as_non_finite(output, step, loss, images, labels, model, head):
+    """Keep what produced the loss, from before it could reach the weights, and say what to try."""
+    path = output / f"non_finite_step_{step}.pt"
+    state = dict(images=images, labels=labels, model=model.state_dict(), head=head.state_dict(), loss=loss.detach())
+    save_atomically(state, path)
+    raise TrainingError(
+        f"the loss is {loss.item()} at step {step}; its batch and the weights are in {path}. "
+        f"Try a smaller lr, warmup_epoch=1, fp16=False, or a smaller margin; resume=True goes on from the last checkpoint."
+    )
+
+
+if __name__ == "__main__":
+    main()

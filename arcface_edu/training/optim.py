@@ -1,0 +1,72 @@
+"""The optimizer, its parameter groups, and the learning rate at every step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+def build_optimizer(config, *modules):
+    """SGD with momentum, or AdamW, over the parameters of the backbone and the head."""
+    groups = parameter_groups(modules, config.weight_decay, config.decay_all)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+
+
+def parameter_groups(modules, weight_decay, decay_all=False):
+    """Two groups: weights that decay, and those that do not.
+
+    Decay shrinks a convolution or a class centre without harm, since a normalisation follows. BN's gain and bias,
+    PReLU's slope and every other bias have none behind them: decay would bend what they compute. InsightFace decays
+    them too (`decay_all`).
+    """
+    decayed, kept = [], []
+    for module in modules:
+        for part in module.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                if parameter.requires_grad:
+                    bare = name == "bias" or isinstance(part, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.PReLU))
+                    (kept if bare and not decay_all else decayed).append(parameter)
+    groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=kept, weight_decay=0.0)]
+    return [group for group in groups if group["params"]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate at every step of a run, and how many steps there are.
+
+    An epoch's last images that fill no batch are left for another epoch's shuffle, as in the reference.
+    """
+
+    peak: float  # the rate that warm-up climbs to
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    decay_steps: tuple | None  # rate x 0.1 at each; None = polynomial
+    power: float
+
+    @classmethod
+    def of(cls, config, num_images):
+        total_batch = config.batch_size * config.gradient_acc
+        per_epoch = max(1, num_images // total_batch)
+        peak, decay_steps = config.lr, None
+        if config.decay_epoch is not None:  # the older recipe: lr is meant for a batch of 512
+            peak = config.lr * total_batch / 512
+            decay_steps = tuple(round(epoch * per_epoch) for epoch in config.decay_epoch)
+        warmup = round(max(0, config.warmup_epoch) * per_epoch)
+        return cls(peak, per_epoch, per_epoch * config.num_epoch, warmup, decay_steps, config.poly_power)
+
+    def rate(self, step):
+        """The learning rate of step 0, 1, ...: warm-up begins at a small share of the peak, not at the peak."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / (self.warmup_steps + 1)
+        if self.decay_steps is not None:
+            return self.peak * 0.1 ** sum(step >= at for at in self.decay_steps)
+        left = (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps)
+        return self.peak * max(0.0, left) ** self.power
+
+
+def set_rate(optimizer, rate):
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,48 @@
+"""Which device a run uses, and in which number format its network computes there."""
+
+import torch
+
+from arcface_edu.errors import ConfigError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name=None):
+    """The device called `name`, or the machine's accelerator, or else the CPU."""
+    if name is None:
+        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f'device="{name}" cannot be used here: {str(error).splitlines()[0]}') from error
+    return device
+
+
+def choose_dtype(config, device):
+    """The format of the network's matrix work: fp32, or where mixed precision is asked for, what the device does well.
+
+    bf16 has fp32's range and needs no scaler; fp16 on GPUs without bf16. A CPU without bf16 instructions would only
+    emulate either, slower than fp32, and stays with that.
+    """
+    if not config.fp16:
+        return torch.float32
+    if config.amp_dtype:
+        return DTYPES[config.amp_dtype]
+    if device.type == "cpu":
+        known = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+        has_bf16 = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if has_bf16 else torch.float32
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
+
+
+def autocast(device, dtype):
+    """The context in which a network runs in that format."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def build_scaler(device, dtype):
+    """fp16 alone needs its loss scaled up, so that small gradients do not vanish; elsewhere this does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

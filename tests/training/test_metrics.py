@@ -1,0 +1,52 @@
+"""The meter's averages, and metrics.jsonl across interruptions."""
+
+import math
+
+import pytest
+import torch
+
+from arcface_edu.training.metrics import Meter, MetricsLog, read_metrics
+
+
+def test_meter_averages_over_images_not_over_batches():
+    meter = Meter(torch.device("cpu"))
+    meter.add(torch.tensor(2.0), torch.tensor([1.0, 0.0, -1.0]))  # 0, 90, 180 degrees
+    meter.add(torch.tensor(6.0), torch.tensor([math.cos(math.radians(31))]))
+    line = meter.line()
+    assert line["loss"] == pytest.approx(3.0)
+    assert line["target_angle"] == pytest.approx((0 + 90 + 180 + 31) / 4, abs=1e-3)
+    histogram = line["target_angle_histogram"]
+    assert sum(histogram) == 4
+    assert [i for i, count in enumerate(histogram) if count] == [0, 15, 45, 89]
+
+
+def test_meter_goes_on_after_an_interruption():
+    whole, first, second = (Meter(torch.device("cpu")) for _ in range(3))
+    for meter in (whole, first):
+        meter.add(torch.tensor(2.0), torch.tensor([0.3, 0.4]))
+    second.load_state_dict(first.state_dict())
+    for meter in (whole, second):
+        meter.add(torch.tensor(1.0), torch.tensor([0.5]))
+    keys = ("loss", "target_angle", "target_angle_histogram")
+    assert [whole.line()[key] for key in keys] == [second.line()[key] for key in keys]
+
+
+def test_resuming_drops_the_lines_of_steps_that_are_done_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    for step in (10, 20, 30):
+        log.write(step=step, loss=1.0 / step)
+    log.close()
+    with open(path, "a") as file:
+        file.write('{"step": 40, "lo')  # killed in the middle of a line
+    assert [line["step"] for line in read_metrics(path)] == [10, 20, 30]
+    log = MetricsLog(path, up_to_step=20)
+    log.write(step=30, loss=0.5)
+    log.close()
+    assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(10, 0.1), (20, 0.05), (30, 0.5)]
+
+
+def test_a_new_log_begins_empty(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n')
+    MetricsLog(tmp_path / "metrics.jsonl").close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
