@@ -12,7 +12,6 @@ metrics.jsonl, checkpoints/, model.pt and figures/.
 import argparse
 import json
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -163,7 +162,8 @@ def train(config):
             updates += scaler.get_scale() >= scale
             if scaler.get_scale() < 1e-3 and scaler.is_enabled():
                 raise TrainingError(
-                    f"fp16 overflows at step {step} at every loss scale; try amp_dtype=bf16, fp16=False, or a smaller lr."
+                    f"fp16 overflows at step {step} at every loss scale; "
+                    f"try amp_dtype=bf16, fp16=False, or a smaller lr."
                 )
             step += 1
             progress.update()
@@ -186,7 +186,8 @@ def train(config):
     if stop.name:
         log.close()
         print(
-            f"stopped by {stop.name} after step {step:,} of {schedule.total_steps:,}; saved. resume=True goes on from there."
+            f"stopped by {stop.name} after step {step:,} of {schedule.total_steps:,}; all is saved, "
+            f"and resume=True goes on from there."
         )
         raise SystemExit(stop.status)
 
@@ -215,7 +216,7 @@ def report_broken(batch, broken, limit):
 
 
 def compare_first_loss(measured, expected):
-    """Random weights have a known loss. Another one means wrong labels, a wrong scale, or a network that is not random."""
+    """Random weights have a known loss. Another one means wrong labels, a wrong scale, or weights that know something."""
     if abs(measured - expected) > max(1.0, 0.2 * expected):
         tqdm.write(
             f"careful: the first loss is {measured:.1f}, but about {expected:.1f} is expected of random weights; "
@@ -230,7 +231,8 @@ def stop_as_non_finite(output, step, loss, images, labels, model, head):
     save_atomically(state, path)
     raise TrainingError(
         f"the loss is {loss.item()} at step {step}; its batch and the weights are in {path}. "
-        f"Try a smaller lr, warmup_epoch=1, fp16=False, or a smaller margin; resume=True goes on from the last checkpoint."
+        f"Try a smaller lr, warmup_epoch=1, fp16=False, or a smaller margin; "
+        f"resume=True goes on from the last checkpoint."
     )
 
 

@@ -11,10 +11,8 @@ config = edict()
 config.rec = None  # folder with train.rec/.idx/property, or one folder of photographs per person; None = drawn faces
 config.num_classes = None  # identities; None = as many as the data has. A number is compared with the data
 config.num_image = None  # images; likewise
-config.val_targets = []  # verification pairs: "lfw" means lfw.bin beside the data, or name a file; [] = every .bin there
-config.hold_out = (
-    None  # image folders: people kept from training to verify on; None = a fifth, where there are no pairs
-)
+config.val_targets = []  # verification pairs: "lfw" is lfw.bin beside the data, or name a file; [] = every .bin there
+config.hold_out = None  # image folders: people kept back to verify on; None = a fifth, where there are no pairs
 config.draw_identities = 0  # with rec=None: how many people to draw,
 config.draw_photos = 0  # how many photographs of each,
 config.draw_pairs = 3000  # and how many pairs of other people to verify on

@@ -107,6 +107,6 @@ def check_labels(labels, num_classes):
 
     On an accelerator the look would make it wait for the device at every step; there the loader has checked already.
     """
-    if labels.device.type == "cpu" and len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
+    if labels.device.type == "cpu" and len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
         wrong = labels[(labels < 0) | (labels >= num_classes)][0].item()
         raise DataError(f"label {wrong} is out of range: the head has {num_classes} classes, numbered from 0.")

@@ -89,7 +89,7 @@ class IResNet(nn.Module):
                 else:
                     x = block(x)
         x = self.dropout(self.bn2(x).flatten(1))  # (B, widths[3] * 7 * 7)
-        # Under autocast the last layer leaves it: the angle between embeddings is wanted to better than bf16's 3 digits.
+        # The last layer leaves autocast: an angle between embeddings is wanted to more than the 3 digits of bf16.
         with torch.autocast(x.device.type, enabled=False):
             return self.features(self.fc(x.float()))  # (B, embedding_size)
 

@@ -58,7 +58,7 @@ class MetricsLog:
         beside = Path(f"{path}.tmp")
         beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
         beside.replace(self.path)
-        self.file = open(self.path, "a", buffering=1)  # a line is on its way to the disk as soon as it is whole
+        self.file = self.path.open("a", buffering=1)  # a line is on its way to the disk as soon as it is whole
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

@@ -25,7 +25,7 @@ class PairSet(NamedTuple):
 
 
 def open_output(config):
-    """The run's folder. A new run never overwrites an old one: that moves aside, into earlier-<n>/ of the same folder."""
+    """The run's folder. A new run never overwrites an old one: that moves aside, to earlier-<n>/ in the same folder."""
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     if not config.resume and (output / "metrics.jsonl").exists():
