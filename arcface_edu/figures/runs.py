@@ -1,0 +1,106 @@
+"""What a run did: its ROC, and its loss, angle and accuracy over the steps."""
+
+import numpy as np
+
+from arcface_edu.errors import DataError
+from arcface_edu.figures.style import FAINT, INK, LABEL_SIZE, SAME, canvas, dress, method_color
+
+
+def plot_roc(fpr, tpr=None, label="ArcFace", ax=None):
+    """ROC over a logarithmic FAR: who lets most of the right pairs in, at how many of the wrong ones (ArcFace fig. 9).
+
+    fpr, tpr: (T,) from low to high, in [0, 1]; or, for several curves, fpr = dict name -> (fpr, tpr).
+    returns: Figure.   raises: DataError (nothing to draw).
+    """
+    curves = fpr if isinstance(fpr, dict) else {label: (fpr, tpr)}
+    curves = {name: (np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for name, (x, y) in curves.items()}
+    if not curves or any(not (x > 0).any() for x, _ in curves.values()):
+        raise DataError("an ROC needs at least one curve, and each a point with FAR above 0")
+    figure, ax = canvas(ax, size=(6.4, 4.6))
+    finest = min(x[x > 0].min() for x, _ in curves.values())
+    left = 10 ** np.floor(np.log10(finest) + 1e-9)
+    far = next((f for f in (1e-4, 1e-3, 1e-2) if f >= 9.99 * finest), 1e-1)  # a FAR that ten impostors or so resolve
+
+    guess = np.geomspace(left, 1, 100)
+    ax.plot(guess, guess, color=FAINT, linewidth=1, linestyle="--", label="guessing")
+    at_far = {}
+    for position, (name, (x, y)) in enumerate(curves.items()):
+        distance = abs(x - far)
+        nearest = np.flatnonzero(distance == distance.min())[-1]
+        at_far[name] = y[nearest]
+        color = method_color(name, position)
+        ax.plot(x.clip(left), y, color=color, linewidth=2, drawstyle="steps-post", label=f"{name}: {y[nearest]:.1%}")
+        ax.plot(x[nearest].clip(left), y[nearest], "o", color=color, markersize=6, clip_on=False)
+    ax.axvline(far, color=INK, linewidth=1, linestyle=":")
+    ax.set_xscale("log")
+    ax.set_xlim(left, 1)
+    ax.set_ylim(0, 1.02)
+    ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+
+    best = max(at_far, key=at_far.get)
+    title = f"With 1 stranger in {1 / far:,.0f} let in, {best} recognises {at_far[best]:.1%} of same-person pairs"
+    if len(curves) > 1:
+        title += f", {min(at_far, key=at_far.get)} {min(at_far.values()):.1%}"
+    dress(ax, title, "FAR: strangers accepted (share, log)", "TAR: same-person pairs accepted", key=True)
+    return figure
+
+
+def plot_curves(training_lines, evaluation_lines=(), method="ArcFace", axes=None):
+    """Loss, mean target angle and, where it was measured, verification accuracy over the steps of a run.
+
+    training_lines, evaluation_lines: dicts of metrics.jsonl, with `step loss target_angle` and `step pairs accuracy`;
+    of two training lines of one step (the run was resumed) the later holds.
+    method: the head the run was trained with, for its colour.   axes: 2 (3 with evaluation lines) to draw into.
+    returns: Figure.   raises: DataError (no training lines).
+    """
+    by_step = {line["step"]: line for line in training_lines}
+    if not by_step:
+        raise DataError("the run has no training lines to draw: metrics.jsonl holds none")
+    lines = [by_step[step] for step in sorted(by_step)]
+    steps, losses, angles = (np.array([line[key] for line in lines]) for key in ("step", "loss", "target_angle"))
+    panels = 3 if evaluation_lines else 2
+    if axes is None:
+        figure, ax = canvas(size=(7.2, 2.5 * panels))
+        ax.remove()
+        axes = figure.subplots(panels, 1, sharex=True)
+    figure = axes[0].figure
+
+    loss_title = f"The loss {_way(losses)} from {_mean(losses, 0):.1f} to {_mean(losses, -1):.1f}"
+    _curve(axes[0], steps, losses, method_color(method), loss_title, "loss")
+    way = "close in on" if _way(angles) == "falls" else "drift away from"
+    angle_title = f"Faces {way} their own centre: from {_mean(angles, 0):.0f}° to {_mean(angles, -1):.0f}°"
+    _curve(axes[1], steps, angles, SAME, angle_title, "target angle (degrees)")
+
+    sets = {}
+    for line in sorted(evaluation_lines, key=lambda line: line["step"]):
+        sets.setdefault(line.get("pairs", "pairs"), {})[line["step"]] = 100 * line["accuracy"]
+    for position, (name, points) in enumerate(sets.items()):
+        color = method_color(method if len(sets) == 1 else name, position)
+        axes[2].plot(points.keys(), points.values(), "o-", color=color, markersize=5, linewidth=1.8, label=str(name))
+    if sets:
+        last = {name: list(points.values())[-1] for name, points in sets.items()}
+        best = max(last, key=last.get)
+        title = f"In the end {last[best]:.1f}% of the pairs of unseen people are judged rightly"
+        dress(axes[2], title, y="accuracy (%)", key=len(sets) > 1)
+    axes[-1].set_xlabel("step", fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
+def _curve(ax, steps, values, color, title, name):
+    """One quantity over the steps: each line pale, their running mean strong."""
+    window = max(1, len(values) // 40)
+    ax.plot(steps, values, color=color, linewidth=0.8, alpha=0.35)
+    sums = np.cumsum(np.append(0.0, values))
+    middle = steps[window // 2 :][: len(values) - window + 1]
+    ax.plot(middle, (sums[window:] - sums[:-window]) / window, color=color, linewidth=2)
+    dress(ax, title, y=name)
+
+
+def _mean(values, end):
+    """Mean of the first (end = 0) or last (end = -1) fortieth of the lines."""
+    window = max(1, len(values) // 40)
+    return float(np.mean(values[:window] if end == 0 else values[-window:]))
+
+
+def _way(values):
+    return "falls" if _mean(values, -1) < _mean(values, 0) else "rises"

@@ -1,0 +1,93 @@
+"""How every picture of this house looks: one colour, one meaning; degrees; a title that says what is to be seen.
+
+The figures are plain `matplotlib.figure.Figure` objects, never pyplot's: they need no display and none is left open.
+In a notebook the last line of a cell shows one, once `%matplotlib inline` has run.
+"""
+
+import os
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours (and Tol's indigo), told apart by colour-blind readers too.
+SAME, DIFFERENT = "#0072B2", "#D55E00"
+METHODS = {
+    "softmax": "#6B6B6B",
+    "norm-softmax": "#56B4E9",
+    "ArcFace": "#009E73",
+    "CosFace": "#CC79A7",
+    "SphereFace": "#E69F00",
+    "raw pixels": "#8C510A",
+}
+COMPUTE, COMMUNICATION, WAITING = "#332288", "#F0E442", "#D4D4D4"
+INK, FAINT = "#222222", "#8A8A8A"  # text and threshold lines; guides of no data
+
+TITLE_SIZE, LABEL_SIZE, SMALL_SIZE = 12, 10.5, 9.5  # points
+DPI = 100
+
+
+def canvas(ax=None, size=(7.2, 4.2)):
+    """(figure, ax) to draw into: a new white figure of `size` inches, or the given ax and the figure it stands in."""
+    if ax is not None:
+        return ax.figure, ax
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def dress(ax, title="", x="", y="", key=False):
+    """Give an ax its title (wrapped, left), its axis names, a faint grid and, above the data, a key of its labels."""
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.grid(color="#E6E6E6", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=SMALL_SIZE, colors=INK)
+    ax.set_xlabel(x, fontsize=LABEL_SIZE, color=INK)
+    ax.set_ylabel(y, fontsize=LABEL_SIZE, color=INK)
+    pad = 8
+    if key:
+        labels = ax.get_legend_handles_labels()[1]
+        room, widths = characters_across(ax) * TITLE_SIZE / SMALL_SIZE, [len(label) + 6 for label in labels]
+        columns = len(labels) if sum(widths) <= room else max(1, int(room / max(widths)))
+        ax.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=SMALL_SIZE,
+            borderaxespad=0.2, handlelength=1.4, columnspacing=1.4, labelcolor=INK,
+        )  # fmt: skip
+        pad += 18 * -(-len(labels) // columns)
+    ax.set_title(textwrap.fill(title, int(characters_across(ax))), loc="left", fontsize=TITLE_SIZE, color=INK, pad=pad)
+
+
+def characters_across(ax):
+    """About how many characters of a title fit over an ax, once the layout has given it its room."""
+    inches = ax.figure.get_size_inches()[0] * min(ax.get_position().width * 1.15, 1)
+    return inches * 72 / (TITLE_SIZE * 0.54)
+
+
+def shades(color, count):
+    """`count` shades of one colour, pale to full: the stages of one thing over time."""
+    strength = np.linspace(0.35, 1.0, count) if count > 1 else [1.0]
+    return [tuple(1 - s * (1 - np.array(to_rgb(color)))) for s in strength]
+
+
+def method_color(name, position=0):
+    """The house's colour of a method; a name that is none gets the one at `position`."""
+    others = ["#882255", "#44AA99", "#999933", "#AA4499"]
+    return METHODS.get(name, others[position % len(others)])
+
+
+def save(figure, path):
+    """Write a figure (PNG, SVG ... by the name's ending); it appears under its name only when it is whole.
+
+    returns: the Path.   raises: OSError where the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        figure.savefig(beside, dpi=figure.dpi)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
