@@ -17,14 +17,15 @@ import torch
 from tqdm import tqdm
 
 from arcface_edu.config import load_config
-from arcface_edu.data.loader import ShuffledBatches, augment, build_loader
+from arcface_edu.data.loader import ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError, speaks_plainly
 from arcface_edu.heads import build_head
 from arcface_edu.models import build_model
 from arcface_edu.training.checkpoint import (
     check_same_run,
+    gather_state,
     load_latest,
-    restore,
+    restore_state,
     run_identity,
     save_atomically,
     save_checkpoint,
@@ -72,37 +73,19 @@ def train(config):
     scaler = build_scaler(device, dtype)
     meter = Meter(device)
 
-    # Where the run stands: `step` counts steps begun and done; `updates` leaves out those that the scaler skipped.
+    # Where the run stands: `step` counts all steps, `updates` leaves out those that the scaler skipped.
+    run = run_identity(config, faces.num_classes)
+    parts = dict(model=model, head=head, optimizer=optimizer, scaler=scaler, meter=meter)
     step = updates = 0
     if config.resume and (saved := load_latest(output / "checkpoints", say=tqdm.write)):
-        check_same_run(saved["run"], config, faces.num_classes, output)
-        for part, name in (
-            (model, "model"),
-            (head, "head"),
-            (optimizer, "optimizer"),
-            (scaler, "scaler"),
-            (meter, "meter"),
-        ):
-            restore(part, saved[name], name, output)
-        torch.set_rng_state(saved["rng"])
-        if device.type != "cpu":
-            torch.get_device_module(device).set_rng_state(saved["device_rng"])
+        check_same_run(saved["run"], run, output)
+        restore_state(parts, saved, device, output)
         step, updates = saved["step"], saved["updates"]
     log = MetricsLog(output / "metrics.jsonl", up_to_step=step)
     (output / "config.json").write_text(json.dumps(config, indent=1))
 
     def save():
-        state = dict(step=step, updates=updates, run=run_identity(config, faces.num_classes), rng=torch.get_rng_state())
-        for part, name in (
-            (model, "model"),
-            (head, "head"),
-            (optimizer, "optimizer"),
-            (scaler, "scaler"),
-            (meter, "meter"),
-        ):
-            state[name] = part.state_dict()
-        if device.type != "cpu":
-            state["device_rng"] = torch.get_device_module(device).get_rng_state()
+        state = dict(step=step, updates=updates, run=run, **gather_state(parts, device))
         save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints)
 
     expected = head.expected_first_loss()
@@ -124,7 +107,7 @@ def train(config):
         config.seed,
         start=step * config.gradient_acc,
     )
-    batches = iter(build_loader(faces, shuffled, config.num_workers, device))
+    batches = load(faces, shuffled, config.num_workers, device)
     broken = 0
     trained = [p for p in model.parameters() if p.requires_grad]
     progress = tqdm(total=schedule.total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05)
@@ -132,7 +115,8 @@ def train(config):
         while step < schedule.total_steps and not stop.name:
             model.train()
             set_rate(optimizer, schedule.rate(updates))
-            for number in range(step * config.gradient_acc, (step + 1) * config.gradient_acc):
+            mirrored = draw_mirrored(config.gradient_acc * config.batch_size, step, config.seed)
+            for part in mirrored.split(config.batch_size):
                 asked = time.perf_counter()
                 batch = next(batches)
                 meter.waited += time.perf_counter() - asked
@@ -142,14 +126,14 @@ def train(config):
                 images = batch.images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
                 labels = batch.labels.to(device, non_blocking=True)  # (B,)
                 with autocast(device, dtype):
-                    embeddings = model(augment(images, number, config.seed))  # (B, D) float32
+                    embeddings = model(augment(images, part[: len(images)].to(device)))  # (B, D) float32
                 loss = head(embeddings, labels)  # (), mean over the batch
                 if not torch.isfinite(loss):
                     stop_as_non_finite(output, step, loss, images, labels, model, head)
                 # A mean of micro-batches' means is the mean of the big batch.
                 scaler.scale(loss / config.gradient_acc).backward()
                 meter.add(loss.detach(), head.target_cosine)
-                if number == 0:
+                if step == 0:
                     compare_first_loss(loss.item(), expected)
 
             scaler.unscale_(optimizer)
@@ -171,7 +155,7 @@ def train(config):
             if step % config.frequent == 0 or step == schedule.total_steps:
                 line = meter.line()
                 log.write(step=step, epoch=step / schedule.steps_per_epoch, lr=schedule.rate(updates - 1), **line)
-                meter = Meter(device)
+                meter.reset()
                 progress.set_postfix_str(
                     f"loss {line['loss']:.2f}, target {line['target_angle']:.1f} deg, "
                     f"{line['images_per_second']:.0f} images/s, {line['waiting']:.0%} waiting for data"
@@ -216,7 +200,7 @@ def report_broken(batch, broken, limit):
 
 
 def compare_first_loss(measured, expected):
-    """Random weights have a known loss. Another one means wrong labels, a wrong scale, or weights that know something."""
+    """Random weights have a known loss; another one means wrong labels, a wrong scale, or weights that know more."""
     if abs(measured - expected) > max(1.0, 0.2 * expected):
         tqdm.write(
             f"careful: the first loss is {measured:.1f}, but about {expected:.1f} is expected of random weights; "

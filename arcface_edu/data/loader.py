@@ -68,17 +68,26 @@ class Batches(Dataset):
         return Batch(stacked, torch.tensor(labels, dtype=torch.int64), broken, fatal)
 
 
-def build_loader(faces, batches, num_workers, device):
-    """An iterator over `batches` (a ShuffledBatches) of `faces`, as `Batch`es on the CPU."""
-    return DataLoader(
+def load(faces, batches, num_workers, device):
+    """Yield `batches` (a ShuffledBatches) of `faces` as `Batch`es on the CPU. A reader that dies raises DataError."""
+    loader = DataLoader(
         Batches(faces),
         batch_sampler=batches,
         collate_fn=as_is,
         num_workers=num_workers,
         pin_memory=device.type != "cpu",
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=ignore_interrupt,
+        worker_init_fn=leave_signals_to_the_trainer,
     )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that reads images died ({str(error).splitlines()[0]}); too little memory or shared memory "
+            f"(/dev/shm) is the usual cause. Try fewer num_workers, or num_workers=0."
+        ) from error
 
 
 def as_is(batch):
@@ -86,20 +95,27 @@ def as_is(batch):
     return batch
 
 
-def ignore_interrupt(_worker):
-    """Ctrl-C reaches every process of a terminal; the trainer alone decides how to stop."""
+def leave_signals_to_the_trainer(_worker):
+    """Ctrl-C reaches every process of a terminal, but the trainer alone decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has inherited the trainer's handler
 
 
-def augment(images, number, seed):
-    """Mirror half of a batch at random, and normalise it.
+def draw_mirrored(count, step, seed):
+    """Which of a step's images are shown mirrored: (count,) bool, about half.
 
-    images: (B, 3, H, W) uint8 on any device; number: the batch's, so that each epoch draws anew and a resumed run draws
-    the same.  returns: (B, 3, H, W) float in [-1, 1].
+    Drawn for the whole step at once, whatever the number of pieces it is computed in, and from the step's number alone:
+    every epoch draws anew, and a resumed run draws the same.
     """
-    mirrored = torch.rand(len(images), generator=seeded(seed, number, 1)) < 0.5
-    mirrored = mirrored.to(images.device, non_blocking=True)[:, None, None, None]
-    return to_input(torch.where(mirrored, images.flip(3), images))
+    return torch.rand(count, generator=seeded(seed, step, 1)) < 0.5
+
+
+def augment(images, mirrored):
+    """Mirror the chosen images of a batch and normalise all.
+
+    images: (B, 3, H, W) uint8; mirrored: (B,) bool; both on one device.   returns: (B, 3, H, W) float in [-1, 1].
+    """
+    return to_input(torch.where(mirrored[:, None, None, None], images.flip(3), images))
 
 
 def seeded(*numbers):

@@ -74,26 +74,29 @@ def load_checkpoint(path):
         raise CheckpointError(f"the checkpoint {path} cannot be read ({reason[:160]}).") from error
 
 
-def restore(module, state, what, path):
-    """Load a state dict, or say in a sentence what does not fit."""
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError) as error:
-        detail = " ".join(str(error).split())[:240]
-        raise CheckpointError(
-            f"the checkpoint in {path} holds another {what} than this config builds: {detail}"
-        ) from error
+def gather_state(parts, device):
+    """The state dicts of a run's parts (a dict of modules, optimizer ...) and of the random generators."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state["rng"] = torch.get_rng_state()
+    if device.type != "cpu":
+        state["device_rng"] = torch.get_device_module(device).get_rng_state()
+    return state
 
 
-def check_same_run(saved, config, num_classes, path):
-    """A checkpoint goes on only with the network and the classes that it was made with."""
-    mine = run_identity(config, num_classes)
-    for key, theirs in saved.items():
-        if theirs != mine[key]:
+def restore_state(parts, saved, device, path):
+    """The way back from `gather_state`; a part that does not fit is named with what differs."""
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(saved[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            detail = " ".join(str(error).split())[:240]
             raise CheckpointError(
-                f"the checkpoint in {path} was made with {key}={theirs!r}, this run has {mine[key]!r}; "
-                f"set it back, or choose another output=, or resume=False to begin anew."
-            )
+                f"the checkpoint in {path} holds another {name} than this config builds ({detail}); "
+                f"set the config back, or choose another output=."
+            ) from error
+    torch.set_rng_state(saved["rng"])
+    if device.type != "cpu" and "device_rng" in saved:
+        torch.get_device_module(device).set_rng_state(saved["device_rng"])
 
 
 def run_identity(config, num_classes):
@@ -102,6 +105,16 @@ def run_identity(config, num_classes):
         network=config.network,
         embedding_size=config.embedding_size,
         num_classes=num_classes,
-        loss="softmax" if config.loss == "softmax" else "margin softmax",
+        head="softmax" if config.loss == "softmax" else "margin softmax",
         optimizer=config.optimizer,
     )
+
+
+def check_same_run(saved, mine, path):
+    """A checkpoint goes on only with the network and the classes that it was made with (dicts of `run_identity`)."""
+    for key, value in mine.items():
+        if saved.get(key) != value:
+            raise CheckpointError(
+                f"the checkpoint in {path} was made with {key}={saved.get(key)!r}, this run has {value!r}; "
+                f"set it back, or choose another output=, or resume=False to begin anew."
+            )

@@ -15,6 +15,11 @@ class Meter:
     def __init__(self, device):
         self.sums = torch.zeros(2, device=device)  # of loss * images, of target angles in degrees
         self.histogram = torch.zeros(BINS, device=device)  # of target angles
+        self.reset()
+
+    def reset(self):
+        self.sums.zero_()
+        self.histogram.zero_()
         self.images = 0
         self.began = time.perf_counter()
         self.waited = 0.0  # seconds in which the next batch was not there yet
