@@ -18,6 +18,10 @@ lint: .venv/ready
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 
+pics: .venv/ready
+	@test -f runs/drawn_faces/model.pt || $(MAKE) train
+	$(BIN)/python pics/make_pics.py
+
 # The stamp is written last, so that an installation cut short is taken up again. Nothing to do while it is newer.
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \

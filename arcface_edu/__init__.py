@@ -1,0 +1,24 @@
+"""ArcFace to learn from and to train with: one code path from a laptop to a GPU cluster."""
+
+from arcface_edu.config import load_config
+from arcface_edu.data.bins import read_pairs, write_pairs
+from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.recordio import RecordReader, RecordWriter
+from arcface_edu.evaluation.roc import tar_at_far
+from arcface_edu.evaluation.verification import embed, verify_pairs
+from arcface_edu.heads import MarginSoftmax
+from arcface_edu.models import build_model
+
+__all__ = [
+    "MarginSoftmax",
+    "RecordReader",
+    "RecordWriter",
+    "build_model",
+    "embed",
+    "load_config",
+    "open_faces",
+    "read_pairs",
+    "tar_at_far",
+    "verify_pairs",
+    "write_pairs",
+]
