@@ -1,0 +1,76 @@
+"""Between encoded images (bytes of a JPEG, PNG ... file), uint8 RGB tensors and the network's input."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision import io as torchvision_io
+from torchvision.transforms.v2 import functional
+
+from arcface_edu.errors import CorruptRecord
+
+JPEG = b"\xff\xd8\xff"  # how every JPEG begins
+
+
+def decode(encoded, where="image"):
+    """Encoded bytes -> uint8 (3, H, W) RGB, turned upright where the camera noted its orientation.
+
+    Grey, palette, CMYK and 16-bit images become 8-bit RGB, transparency is dropped, of an animation the first picture
+    stays. where: names the image (file, record) in the CorruptRecord that a broken one raises.
+    """
+    try:
+        if encoded.startswith(JPEG):
+            return _decode_jpeg(encoded)
+    except (RuntimeError, AttributeError):
+        pass  # broken; or a torchvision without decoders, for 0.29 announces their end: Pillow gives the same pixels
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+        if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except Exception as error:  # on broken files Pillow raises nearly anything
+        what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise CorruptRecord(f"{where}: not an image that can be read{what}; replace or remove it.") from None
+
+
+def _decode_jpeg(encoded):
+    """What training sets consist of, in two thirds of Pillow's time."""
+    source = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    return torchvision_io.decode_image(source, torchvision_io.ImageReadMode.RGB, apply_exif_orientation=True)
+
+
+def fit(image, size=112):
+    """The picture within a square, undistorted, centred on black; one of that size already comes back untouched.
+
+    image: uint8 (3, H, W).   returns: uint8 (3, size, size).
+    """
+    height, width = image.shape[1:]
+    if height == width == size:
+        return image
+    scale = size / max(height, width)
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    image = functional.resize(image, [height, width], antialias=True)
+    top, left = (size - height) // 2, (size - width) // 2
+    return functional.pad(image, [left, top, size - width - left, size - height - top])
+
+
+def to_input(images):
+    """What every network here takes: uint8 (B, 3, H, W) in [0, 255] -> float32 in [-1, 1], channels last in memory."""
+    return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
+
+
+def encode_jpeg(image, quality=95):
+    """uint8 (3, H, W) RGB -> bytes of a JPEG."""
+    return _encode(image, "JPEG", quality=quality)
+
+
+def encode_png(image):
+    """uint8 (3, H, W) RGB -> bytes of a PNG, which keeps every pixel."""
+    return _encode(image, "PNG")
+
+
+def _encode(image, kind, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0))).save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,299 @@
+"""MXNet RecordIO by index, without mxnet: the format of MS1MV2, MS1MV3, Glint360K and WebFace.
+
+    with RecordWriter("faces/train.rec") as writer:      # faces/train.idx is written beside it
+        writer.write(1, pack_image(label, jpeg, id=1))
+    label, jpeg = unpack_image(RecordReader("faces/train.rec")[1])
+
+A record in the .rec file is   magic word (u32) | flag and length (u32) | payload | zeros up to a multiple of 4.
+The magic word marks the start of a record for whoever gets lost in the file, so no payload may hold it at a multiple
+of 4: there the payload is cut in two and the word dropped (flag: 0 whole, 1 first part, 2 middle part, 3 last part);
+the reader puts it back.
+The .idx file is text, one `key TAB offset` a line. Source: dmlc-core `recordio.cc`, MXNet `recordio.py`.
+"""
+
+import mmap
+import os
+import struct
+import sys
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from arcface_edu.errors import CorruptRecord, DataError
+
+MAGIC = 0xCED7230A
+MAGIC_BYTES = MAGIC.to_bytes(4, "little")
+PART = struct.Struct("<II")  # magic word; flag in the top 3 bits, length in the 29 below
+IMAGE_HEADER = struct.Struct("<IfQQ")  # IRHeader of MXNet: flag, label, id, id2
+MAX_LENGTH = 2**29 - 1
+
+
+class RecordReader:
+    """Records of a .rec file by key: `reader[key] -> bytes`; `reader.keys` int64 (N,), ascending.
+
+    The file is memory-mapped when the first record is asked for: a copy pickled into a DataLoader worker maps it anew.
+    A missing .idx is rebuilt by walking over the records. A record that cannot be read raises CorruptRecord.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._opened = None
+        if not self.path.is_file():
+            raise DataError(f"{self.path} does not exist: name the .rec file of a RecordIO set.")
+        index = self.path.with_suffix(".idx")
+        if index.is_file():
+            keys, offsets = _read_index(index)
+        else:
+            keys, offsets = self._scan()
+            print(f"arcface_edu: {index} is missing: found {len(keys):,} records by scanning.", file=sys.stderr)
+        order = np.argsort(keys, kind="stable")
+        self.keys, self._offsets = keys[order], offsets[order]
+
+    def __len__(self):
+        return len(self.keys)
+
+    def __getitem__(self, key):
+        offset = self._offset(key)
+        flag, payload, end = self._part(key, offset)
+        if flag == 0:
+            return payload
+        if flag != 1:
+            raise self._corrupt(key, offset, "no record begins here")
+        parts = [payload]
+        while flag in (1, 2):
+            flag, payload, end = self._part(key, end)
+            parts.append(payload)
+            if flag in (0, 1):
+                raise self._corrupt(key, offset, "its last part is missing")
+        return MAGIC_BYTES.join(parts)
+
+    def head(self, key, size):
+        """First `size` bytes of a record, or of its first part: enough for the label; the image stays on the disk."""
+        _, payload, _ = self._part(key, self._offset(key), size)
+        return payload
+
+    def __getstate__(self):
+        return self.__dict__ | {"_opened": None}
+
+    @property
+    def _map(self):
+        if self._opened is None:
+            with open(self.path, "rb") as file:  # an empty file cannot be mapped
+                empty = os.fstat(file.fileno()).st_size == 0
+                self._opened = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._opened
+
+    def _offset(self, key):
+        place = np.searchsorted(self.keys, key, side="right") - 1
+        if place < 0 or self.keys[place] != key:
+            raise KeyError(key)
+        return int(self._offsets[place])
+
+    def _part(self, key, offset, size=MAX_LENGTH):
+        """(flag, payload cut to `size` bytes, offset of the next part) of the part at `offset`."""
+        try:
+            magic, word = PART.unpack_from(self._map, offset)
+        except struct.error:
+            raise self._corrupt(key, offset, "the file ends before it") from None
+        if magic != MAGIC:
+            raise self._corrupt(key, offset, "no record begins here")
+        length = word & MAX_LENGTH
+        start = offset + PART.size
+        payload = self._map[start : start + min(length, size)]
+        if len(payload) < min(length, size):
+            raise self._corrupt(key, offset, "the file ends inside it")
+        return word >> 29, payload, start + _padded(length)
+
+    def _corrupt(self, key, offset, what):
+        return CorruptRecord(
+            f"{self.path}, record {key} at byte {offset:,}: {what}; copy the .rec and .idx files again."
+        )
+
+    def _scan(self):
+        """(keys, offsets) of all records, int64 (N,) each.
+
+        The keys are the ids in the image headers where these count up from 0 or 1, else the place in the file.
+        """
+        size = self.path.stat().st_size
+        offsets, ids, offset = [], [], 0
+        while offset < size:
+            flag, head, end = self._part(len(offsets), offset, IMAGE_HEADER.size)
+            if end > size:
+                raise self._corrupt(len(offsets), offset, "the file ends inside it")
+            if flag in (0, 1):
+                offsets.append(offset)
+                ids.append(IMAGE_HEADER.unpack(head)[2] if len(head) == IMAGE_HEADER.size else -1)
+            offset = end
+        count = len(offsets)
+        counted = sorted(ids) in (list(range(count)), list(range(1, count + 1)))
+        return np.array(ids if counted else range(count), dtype=np.int64), np.array(offsets, dtype=np.int64)
+
+
+def _read_index(path):
+    """(keys, offsets) of an .idx file, int64 (N,) each."""
+    try:
+        table = np.loadtxt(path, dtype=np.int64, ndmin=2) if path.stat().st_size else np.empty((0, 2), np.int64)
+    except ValueError:
+        table = np.empty((0, 0))
+    if table.shape[1] != 2 or (table < 0).any():
+        raise DataError(
+            f"{path} is not an index of `key TAB offset` lines: delete it, and it is rebuilt from the .rec file."
+        )
+    return table[:, 0], table[:, 1]
+
+
+def _padded(length):
+    return (length + 3) // 4 * 4
+
+
+class RecordWriter:
+    """Writes a .rec file and its .idx: `with RecordWriter("train.rec") as writer: writer.write(key, payload)`.
+
+    Both grow under the names `*.part` and take their own at the end: a run that breaks off leaves nothing half-written.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._offset = 0
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._records = open(f"{self.path}.part", "wb")  # noqa: SIM115 (closed in close and discard)
+            self._index = open(f"{self.path.with_suffix('.idx')}.part", "w", encoding="ascii")  # noqa: SIM115
+
+    def write(self, key, payload):
+        """Append one record. key: int; payload: bytes, shorter than 2**29."""
+        if len(payload) > MAX_LENGTH:
+            raise DataError(
+                f"{self.path}, record {key}: {len(payload):,} bytes are too many, RecordIO holds up to {MAX_LENGTH:,}."
+            )
+        *cuts, last = _split(payload)
+        with disk_errors(self.path):
+            self._index.write(f"{key}\t{self._offset}\n")
+            for number, part in enumerate(cuts):
+                self._write_part(1 if number == 0 else 2, part)
+            self._write_part(3 if cuts else 0, last)
+
+    def _write_part(self, flag, part):
+        padding = bytes(_padded(len(part)) - len(part))
+        self._offset += self._records.write(PART.pack(MAGIC, flag << 29 | len(part)) + part + padding)
+
+    def close(self):
+        with disk_errors(self.path):
+            self._records.close()  # a full disk shows here, before any name changes
+            self._index.close()
+            for file in (self._records, self._index):
+                os.replace(file.name, file.name.removesuffix(".part"))
+
+    def discard(self):
+        for file in (self._records, self._index):
+            with suppress(OSError):
+                file.close()
+            with suppress(OSError):
+                os.remove(file.name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        try:
+            if error is None:
+                self.close()
+        finally:
+            self.discard()  # after a close that went well there is nothing left to discard
+
+
+def _split(payload):
+    """Parts of a payload between the magic words at its multiples of 4."""
+    if MAGIC_BYTES not in payload:  # nearly always
+        return [payload]
+    words = np.frombuffer(payload, "<u4", count=len(payload) // 4)
+    cuts = [-4, *(4 * np.flatnonzero(words == MAGIC)).tolist(), len(payload)]
+    return [payload[first + 4 : last] for first, last in pairwise(cuts)]
+
+
+def pack_image(label, image, id):
+    """Payload of an image record.
+
+    label: a number, or several (flag > 0); image: encoded bytes, b"" in the records that describe the set.
+    """
+    if np.ndim(label) == 0:
+        return IMAGE_HEADER.pack(0, label, id, 0) + image
+    labels = np.asarray(label, dtype="<f4")
+    return IMAGE_HEADER.pack(labels.size, 0, id, 0) + labels.tobytes() + image
+
+
+def unpack_image(payload, where="record"):
+    """(label or labels, encoded image) of a payload: a float, or float32 (flag,) where the header counts several.
+
+    where: names the record if it is too short, which raises CorruptRecord.
+    """
+    if len(payload) < IMAGE_HEADER.size:
+        raise CorruptRecord(
+            f"{where}: {len(payload)} bytes are too few for an image record; copy or pack the set again."
+        )
+    flag, label, _, _ = IMAGE_HEADER.unpack_from(payload)
+    if flag == 0:
+        return label, payload[IMAGE_HEADER.size :]
+    end = IMAGE_HEADER.size + 4 * flag
+    if len(payload) < end:
+        raise CorruptRecord(
+            f"{where}: its header announces {flag} labels and they are not there; copy or pack the set again."
+        )
+    return np.frombuffer(payload[IMAGE_HEADER.size : end], "<f4"), payload[end:]
+
+
+def write_face_records(folder, people, total=None):
+    """Write train.rec, train.idx and property in the layout of the InsightFace sets; returns (identities, images).
+
+    people: per identity, in label order, its encoded 112x112 images (list of bytes).
+    total: how many identities that will be, for a progress bar.
+    Images are the records 1 ... n; record 0 holds [n + 1, n + 1 + identities], the keys of the records that follow: one
+    per identity with [first, last + 1] of its images. These are float32, exact up to 16,777,216.
+    """
+    folder = Path(folder)
+    starts = [1]  # key of each identity's first image
+    with RecordWriter(folder / "train.rec") as records:
+        for label, photos in enumerate(tqdm(people, total=total, unit="id", disable=total is None)):
+            if not photos:
+                raise DataError(
+                    f"{records.path}: identity {label} has no photograph; leave it out and count on without a gap."
+                )
+            for key, photo in enumerate(photos, starts[-1]):
+                records.write(key, pack_image(label, photo, key))
+            starts.append(starts[-1] + len(photos))
+        end, identities = starts[-1], len(starts) - 1
+        records.write(0, pack_image([end, end + identities], b"", 0))
+        for key, span in enumerate(pairwise(starts), end):
+            records.write(key, pack_image(span, b"", key))
+    with written_beside(folder / "property") as file:
+        file.write(f"{identities},112,112".encode())
+    return identities, end - 1
+
+
+@contextmanager
+def written_beside(path):
+    """Open `path` for writing bytes: it grows as `path.part` and takes its name when whole, or never."""
+    part = Path(f"{path}.part")
+    try:
+        with disk_errors(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                yield file
+            os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+@contextmanager
+def disk_errors(path):
+    """Turn a full or read-only disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}): free some space or choose another place."
+        ) from error

@@ -1,0 +1,180 @@
+"""`python -m arcface_edu.dataset`: photos to training data and pairs, and a sentence where that cannot be."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from arcface_edu import dataset
+from arcface_edu.data import faces as drawn_faces
+from arcface_edu.data.bins import read_pairs, write_pairs
+from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.folder import FolderFaces, held_out_pairs
+from arcface_edu.data.images import decode, encode_jpeg, encode_png
+from arcface_edu.errors import DataError
+
+
+def face(colour, height=112, width=112):
+    return torch.full((3, height, width), colour, dtype=torch.uint8)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Eight people of five photos: JPEGs of 112x112, but PNGs of 90x60 for s3."""
+    folder = tmp_path / "photos"
+    for person in range(1, 9):
+        (folder / f"s{person}").mkdir(parents=True)
+        for photo in range(5):
+            colour = 20 * person + photo
+            content = encode_png(face(colour, 90, 60)) if person == 3 else encode_jpeg(face(colour))
+            (folder / f"s{person}" / (f"{photo}.png" if person == 3 else f"{photo}.jpg")).write_bytes(content)
+    return folder
+
+
+def fails(capsys, *arguments):
+    """The one sentence on stderr of a command that leaves with status 2."""
+    with pytest.raises(SystemExit) as left:
+        dataset.main([str(argument) for argument in arguments])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("arcface_edu: ")
+    assert "Traceback" not in said
+    return said
+
+
+def run(capsys, *arguments):
+    dataset.main([str(argument) for argument in arguments])
+    return capsys.readouterr()
+
+
+def test_pack(photos, tmp_path, capsys):
+    said = run(capsys, "pack", photos, tmp_path / "packed", "--hold-out", 3)
+    assert "25 images of 5 identities; 3 people held out" in said.out
+    packed, folder = open_faces(tmp_path / "packed"), FolderFaces(photos, hold_out=3)
+    assert packed.names == folder.names == ["s1", "s2", "s3", "s4", "s5"]
+    assert packed.labels.tolist() == folder.labels.tolist()
+    for i in range(25):
+        if packed.labels[i] == 2:
+            assert (packed[i][0].int() - folder[i][0].int()).abs().max() <= 25  # a JPEG of the edge to the black border
+            assert decode(packed.encoded(i)[0]).shape == (3, 112, 112)
+        else:
+            assert packed.encoded(i)[0] == folder.encoded(i)[0]  # byte for byte
+
+
+def test_pack_leaves_out_what_is_broken_and_says_so(photos, tmp_path, capsys):
+    (photos / "s1" / "0.jpg").write_bytes(b"broken")
+    for photo in (photos / "s2").iterdir():
+        photo.write_bytes(b"broken")
+    said = run(capsys, "pack", photos, tmp_path / "packed")
+    assert "34 images of 7 identities" in said.out
+    assert "s1/0.jpg: not an image that can be read" in said.err
+    assert "s2: none of the photos can be read, so this identity is left out" in said.err
+    assert open_faces(tmp_path / "packed").names == ["s1", "s3", "s4", "s5", "s6", "s7", "s8"]
+
+
+def test_pairs_are_those_of_the_trainer(photos, tmp_path, capsys):
+    said = run(capsys, "pairs", photos, tmp_path / "x.bin", "--hold-out", 4, "--pairs", 60, "--seed", 7)
+    assert "60 pairs, 30 of one person and as many of two" in said.out
+    images, is_same = read_pairs(tmp_path / "x.bin")
+    expected, expected_same = held_out_pairs(photos, 4, 60, seed=7)
+    assert images == expected
+    np.testing.assert_array_equal(is_same, expected_same)
+    assert {round(decode(image).numpy().mean()) // 20 for image in images} == {5, 6, 7, 8}
+    run(capsys, "pairs", photos, tmp_path / "all.bin")
+    assert len(read_pairs(tmp_path / "all.bin")[1]) == 160
+
+
+def test_inspect_a_folder(photos, tmp_path, capsys):
+    (photos / "s1" / "0.jpg").write_bytes(b"broken")
+    said = run(capsys, "inspect", photos, "--sheet", tmp_path / "sheet.png")
+    assert "40 images of 8 identities" in said.out
+    assert "4 least, 5 median, 5 most" in said.out
+    assert "112x112 (34), 60x90 (5)" in said.out
+    assert "broken:              1" in said.out
+    assert "s1/0.jpg: not an image" in said.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 5 * 112
+        assert sheet.height > 8 * 112
+
+
+def test_inspect_a_packed_set_and_pairs(photos, tmp_path, capsys):
+    run(capsys, "pack", photos, tmp_path / "packed")
+    assert "40 images of 8 identities" in run(capsys, "inspect", tmp_path / "packed", "--sheet", tmp_path / "1.png").out
+    images = [encode_jpeg(face(colour)) for colour in (10, 20, 30)]
+    write_pairs(tmp_path / "x.bin", [*images, b"broken"], [True, False])
+    said = run(capsys, "inspect", tmp_path / "x.bin", "--sheet", tmp_path / "2.png")
+    assert "2 pairs, 1 of one person and 1 of two" in said.out
+    assert "x.bin, image 3: not an image" in said.err
+    for sheet in ("1.png", "2.png"):
+        assert (tmp_path / sheet).read_bytes().startswith(b"\x89PNG")
+
+
+def test_draw_hands_its_options_over(tmp_path, monkeypatch, capsys):
+    seen = SimpleNamespace()
+    monkeypatch.setattr(drawn_faces, "draw_faces", lambda *args, **kwargs: seen.__dict__.update(args=args, **kwargs))
+    run(
+        capsys,
+        "draw",
+        tmp_path / "d",
+        "--identities",
+        3,
+        "--photos",
+        2,
+        "--seed",
+        5,
+        "--pairs",
+        40,
+        "--difficulty",
+        0.5,
+    )
+    assert seen.args == (tmp_path / "d", 3, 2)
+    assert (seen.seed, seen.pairs, seen.difficulty) == (5, 40, 0.5)
+
+
+def test_nothing_is_overwritten_unasked(photos, tmp_path, capsys):
+    for command, out, file in (("pack", "packed", "packed/train.rec"), ("pairs", "x.bin", "x.bin")):
+        run(capsys, command, photos, tmp_path / out)
+        before = (tmp_path / file).read_bytes()
+        assert f"{file} is there already" in fails(capsys, command, photos, tmp_path / out, "--hold-out", 4)
+        assert (tmp_path / file).read_bytes() == before
+        run(capsys, command, photos, tmp_path / out, "--hold-out", 4, "--overwrite")
+        assert (tmp_path / file).read_bytes() != before
+    assert "train.rec is there already" in fails(capsys, "draw", tmp_path / "packed")
+    assert open_faces(tmp_path / "packed").names == ["s1", "s2", "s3", "s4"]
+
+
+def test_sentences(photos, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "evil.bin").write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR.")
+    for arguments, sentence in {
+        ("inspect", tmp_path / "missing"): "missing is not a folder",
+        ("inspect", tmp_path): "holds no photo",
+        ("inspect", tmp_path / "evil.bin"): "evil.bin asks for os.system, which no file of pairs needs",
+        ("pack", tmp_path / "missing", tmp_path / "o"): "missing is not a folder",
+        ("pack", photos, tmp_path / "o", "--hold-out", 8): "holds 8 people: 8 of them cannot be held out",
+        ("pack", photos, tmp_path / "o", "--hold-out", 7): "holds one identity beside the 7 held out",
+        ("pack", photos, tmp_path / "file"): "cannot be written",
+        ("pairs", photos, tmp_path / "o", "--hold-out", 1): "do not make ten pairs of one person and ten of two",
+        ("pairs", photos, tmp_path / "file" / "x.bin"): "cannot be written",
+    }.items():
+        assert sentence in fails(capsys, *arguments)
+    assert not (tmp_path / "o").exists() or not list((tmp_path / "o").iterdir())
+    with pytest.raises(DataError):  # the words come from errors that callers can catch
+        open_faces(tmp_path)
+
+
+def test_as_a_program(capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "arcface_edu.dataset", "inspect", "no"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "arcface_edu: no is not a folder: name one that holds a folder of photos per person.\n"
+    for arguments in (["--help"], ["draw", "--help"], ["pack", "--help"], ["pairs", "--help"], ["inspect", "--help"]):
+        with pytest.raises(SystemExit) as left:
+            dataset.main(arguments)
+        assert left.value.code == 0
+        assert "usage: python -m arcface_edu.dataset" in capsys.readouterr().out
