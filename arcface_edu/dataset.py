@@ -3,7 +3,7 @@
 python -m arcface_edu.dataset draw data/drawn --identities 500 --photos 24     faces that do not exist, from a seed
 python -m arcface_edu.dataset pack photos/ data/mine --hold-out 10             photos/anna/1.jpg ... -> train.rec
 python -m arcface_edu.dataset pairs photos/ data/mine/mine.bin --hold-out 10   verification pairs of those held out
-python -m arcface_edu.dataset inspect data/mine --sheet sheet.png              counts, sizes, broken files, a look
+python -m arcface_edu.dataset inspect data/mine                                counts, sizes, broken files, a look
 """
 
 import argparse
@@ -15,10 +15,12 @@ from tqdm import tqdm
 
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import DEFAULT_PAIRS, FolderFaces, face_jpegs, held_out_pairs, tell_broken
 from arcface_edu.data.images import decode, fit
 from arcface_edu.data.recordio import write_face_records, written_beside
 from arcface_edu.errors import CorruptRecord, DataError, speaks_plainly
+from arcface_edu.figures.faces import contact_sheet
 
 SHEET_ROWS, SHEET_COLUMNS = 8, 8
 
@@ -30,8 +32,6 @@ def main(arguments=None):
 
 
 def draw(options):
-    from arcface_edu.data.faces import draw_faces
-
     refuse_to_overwrite(options.out / "train.rec", options.overwrite)
     draw_faces(
         options.out,
@@ -71,12 +71,9 @@ def pairs(options):
 
 def inspect(options):
     rows, titles = (inspect_pairs if options.path.is_file() else inspect_faces)(options.path)
-    if options.sheet:
-        from arcface_edu.figures.faces import contact_sheet
-
-        with written_beside(options.sheet) as file:
-            contact_sheet(rows, titles).savefig(file, format="png")
-        print(f"contact sheet:       {options.sheet}")
+    with written_beside(options.sheet) as file:
+        contact_sheet(rows, titles).savefig(file, format="png")
+    print(f"contact sheet:       {options.sheet}")
 
 
 def inspect_faces(path):
@@ -172,7 +169,7 @@ def build_parser():
 
     a = add(inspect, "count, measure and read everything in a data set, and name what is broken")
     a("path", type=Path, help="folder of photos, folder with train.rec, or .bin file")
-    a("--sheet", type=Path, metavar="PNG", help="also write a picture of some of the faces")
+    a("--sheet", type=Path, metavar="PNG", default=Path("contact_sheet.png"), help="picture of some of the faces")
     return parser
 
 

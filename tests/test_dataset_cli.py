@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from arcface_edu import dataset
-from arcface_edu.data import faces as drawn_faces
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs
@@ -115,7 +114,7 @@ def test_inspect_a_packed_set_and_pairs(photos, tmp_path, capsys):
 
 def test_draw_hands_its_options_over(tmp_path, monkeypatch, capsys):
     seen = SimpleNamespace()
-    monkeypatch.setattr(drawn_faces, "draw_faces", lambda *args, **kwargs: seen.__dict__.update(args=args, **kwargs))
+    monkeypatch.setattr(dataset, "draw_faces", lambda *args, **kwargs: seen.__dict__.update(args=args, **kwargs))
     run(
         capsys,
         "draw",

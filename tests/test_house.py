@@ -1,0 +1,63 @@
+"""The house itself: every version stands in one place, and every command of README exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CARD = {"torch", "torchvision", "jupyterlab", "matplotlib", "easydict", "numpy", "tqdm", "ipywidgets"}
+
+
+def requirements(text):
+    """The requirement strings of pyproject's `dependencies` list."""
+    block = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE).group(1)
+    return re.findall(r'"([^"]+)"', block)
+
+
+def test_dependencies_are_the_cards_and_none_is_pinned():
+    found = requirements((ROOT / "pyproject.toml").read_text())
+    assert {re.match(r"[\w-]+", requirement).group() for requirement in found} == CARD
+    assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in found)
+
+
+def test_conda_environment_takes_its_versions_from_pyproject():
+    lines = (ROOT / "environment.yml").read_text().splitlines()
+    listed = [line.split("#")[0].strip(" -") for line in lines if line.lstrip().startswith("- ")]
+    assert listed == ["conda-forge", "python>=3.10", "pip", "pip:", "e .[test]"]
+    python = re.search(r'requires-python = "(.+)"', (ROOT / "pyproject.toml").read_text()).group(1)
+    assert f"python{python}" in listed
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert "make test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+def readme_commands():
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_make_targets_in_the_readme_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {command.split()[1] for command in readme_commands() if command.startswith("make ")}
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("module", ["train", "dataset"])
+def test_help_is_there_for_every_command(module):
+    done = subprocess.run([sys.executable, "-m", f"arcface_edu.{module}", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"python -m arcface_edu.{module}" in done.stdout
+
+
+def test_pictures_in_the_readme_exist():
+    named = re.findall(r"\((pics/[^)]+)\)|src=\"(pics/[^\"]+)\"", (ROOT / "README.md").read_text())
+    assert named
+    for path in (first or second for first, second in named):
+        assert (ROOT / path).is_file(), path
