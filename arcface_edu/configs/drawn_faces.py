@@ -3,17 +3,16 @@
 from easydict import EasyDict as edict
 
 config = edict()
-config.draw_identities = 600
+config.draw_identities = 500
 config.draw_photos = 20
 
 config.network = "r10"
 config.embedding_size = 128
 config.scale = 32.0  # a quarter of the 512 dimensions bears half the scale: s^2 / d stays as it is for r50
-config.margin_list = (1.0, 0.3, 0.0)
 
 config.batch_size = 64
 config.lr = 0.1
-config.num_epoch = 9
+config.num_epoch = 6
 config.warmup_epoch = 0.5
 config.num_workers = 1
 config.verbose = 0

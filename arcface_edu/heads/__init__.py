@@ -1,9 +1,10 @@
 """Heads: embeddings and labels in, a loss out."""
 
 from arcface_edu.heads.margins import MARGINS, target_logit
+from arcface_edu.heads.partial_fc import PartialFC
 from arcface_edu.heads.softmax import MarginSoftmax, Softmax
 
-__all__ = ["MARGINS", "MarginSoftmax", "Softmax", "build_head", "target_logit"]
+__all__ = ["MARGINS", "MarginSoftmax", "PartialFC", "Softmax", "build_head", "target_logit"]
 
 
 def build_head(config, num_classes):

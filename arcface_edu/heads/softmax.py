@@ -38,6 +38,7 @@ class MarginSoftmax(nn.Module):
         if len(margin) != 3 or margin[0] <= 0 or not 0 <= margin[1] < math.pi:
             raise ConfigError(f"margin is {margin!r}; it holds (m1, m2, m3) with m1 > 0 and 0 <= m2 < pi.")
         self.margin = tuple(map(float, margin))
+        self.num_classes = num_classes
         self.scale = scale
         self.gradient = gradient
         self.interclass_filtering_threshold = interclass_filtering_threshold
@@ -47,17 +48,26 @@ class MarginSoftmax(nn.Module):
 
     def forward(self, embeddings, labels):
         """Mean loss of a batch.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast."""
-        check_labels(labels, len(self.weight))
-        # In bf16 the gradient of an embedding would be off by half a percent to two (measured), so the head is fp32.
+        check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosine = F.normalize(embeddings.float()) @ F.normalize(self.weight.float()).T  # (B, C)
-            true = labels[:, None]
-            target = cosine.gather(1, true)  # (B, 1)
-            self.target_cosine = target.detach().squeeze(1)
-            if self.interclass_filtering_threshold > 0:
-                cosine = cosine.masked_fill(cosine > self.interclass_filtering_threshold, 0)
-            logits = cosine.scatter(1, true, target_logit(target, self.margin, self.gradient))
-            return F.cross_entropy(self.scale * logits, labels)
+            images = torch.arange(len(labels), device=labels.device)
+            logits, _, self.target_cosine = self.logits(embeddings, self.weight, images, labels)
+            return F.cross_entropy(logits, labels)
+
+    def logits(self, embeddings, centres, rows, columns):
+        """s * cosine of each embedding with each centre, and the margin on the true pairs.
+
+        embeddings: (B, D).  centres: (C, D).  rows, columns: (P,) such that centres[columns] are the true ones of
+        embeddings[rows].  returns: (B, C) logits, float32; of the true pairs (P,) logits, and (P,) cosines without
+        margin, detached.
+        """
+        # In bf16 the gradient of an embedding would be off by half a percent to two (measured), so the head is fp32.
+        cosine = F.normalize(embeddings.float()) @ F.normalize(centres.float()).T  # (B, C)
+        true = cosine[rows, columns]
+        if self.interclass_filtering_threshold > 0:
+            cosine = cosine.masked_fill(cosine > self.interclass_filtering_threshold, 0)
+        marked = target_logit(true, self.margin, self.gradient)
+        return self.scale * cosine.index_put((rows, columns), marked), self.scale * marked, true.detach()
 
     def expected_first_loss(self):
         """Mean loss of random embeddings against random centres: a check that a run starts as it should.
@@ -66,16 +76,20 @@ class MarginSoftmax(nn.Module):
         sits at 90 degrees. Few classes never see the far tail that carries that mean: past s/sqrt(d) = sqrt(2 ln C)
         the largest of C normal numbers is what counts.
         """
-        num_classes, dimension = self.weight.shape
+        num_classes, dimension = self.classes_per_step(), self.weight.shape[1]
         m1, m2, m3 = self.margin
         spread = self.scale / math.sqrt(dimension)  # standard deviation of a logit
         reach = math.sqrt(2 * math.log(num_classes))
         partition = math.log(num_classes) + spread**2 / 2 if spread < reach else spread * reach
         return partition - self.scale * (math.cos(m1 * math.pi / 2 + m2) - m3)
 
+    def classes_per_step(self):
+        """How many centres an embedding is compared with."""
+        return self.num_classes
+
     def extra_repr(self):
-        num_classes, dimension = self.weight.shape
-        return f"{dimension}, {num_classes}, margin={self.margin}, scale={self.scale:g}, gradient={self.gradient!r}"
+        sizes = f"{self.weight.shape[1]}, {self.num_classes}"
+        return f"{sizes}, margin={self.margin}, scale={self.scale:g}, gradient={self.gradient!r}"
 
 
 class Softmax(nn.Module):
@@ -102,11 +116,11 @@ class Softmax(nn.Module):
         return math.log(len(self.weight))
 
 
-def check_labels(labels, num_classes):
+def check_labels(labels, num_classes, owner=""):
     """A label that no centre answers to is an error here; unnoticed, training would only push everything apart.
 
     On an accelerator the look would make it wait for the device at every step; there the loader has checked already.
     """
     if labels.device.type == "cpu" and len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
         wrong = labels[(labels < 0) | (labels >= num_classes)][0].item()
-        raise DataError(f"label {wrong} is out of range: the head has {num_classes} classes, numbered from 0.")
+        raise DataError(f"label {wrong}{owner} is out of range: the head has {num_classes} classes, numbered from 0.")

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from arcface_edu.models.prelu import PReLU
+
 
 class IBasicBlock(nn.Module):
     """BN - conv3x3 - BN - PReLU - conv3x3(stride) - BN, plus the input.
@@ -21,7 +23,7 @@ class IBasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.prelu = nn.PReLU(channels_out)
+        self.prelu = PReLU(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, stride=stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels_out)
         self.downsample = None
@@ -59,7 +61,7 @@ class IResNet(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         self.conv1 = nn.Conv2d(3, widths[0], 3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.prelu = nn.PReLU(widths[0])
+        self.prelu = PReLU(widths[0])
         channels = widths[0]
         for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
             layer = [IBasicBlock(channels, width, stride=2)]
@@ -95,7 +97,7 @@ class IResNet(nn.Module):
 
 
 NETWORKS = {
-    "r10": dict(blocks=(1, 1, 1, 1), widths=(24, 48, 96, 192), stem_stride=2),  # the default run's
+    "r10": dict(blocks=(1, 1, 1, 1), widths=(16, 32, 96, 192), stem_stride=2),  # the default run's
     "r18": dict(blocks=(2, 2, 2, 2)),
     "r34": dict(blocks=(3, 4, 6, 3)),
     "r50": dict(blocks=(3, 4, 14, 3)),

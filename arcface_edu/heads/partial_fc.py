@@ -1,0 +1,204 @@
+"""The margin softmax with its class centres spread over the ranks of a process group, all of them or a sample in use.
+
+A million identities need 2 GB of centres, as much again for momentum, and a row of a million logits per image: too much
+to copy to every rank, as DistributedDataParallel would. So each rank holds some classes and computes their logits for
+the images of all ranks. What travels is small: embeddings and labels, and three numbers per image.
+"""
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from arcface_edu.errors import ConfigError
+from arcface_edu.heads.softmax import MarginSoftmax, check_labels
+
+BLOCK = 1024  # classes whose first centres come from one random generator
+
+
+class PartialFC(MarginSoftmax):
+    """`MarginSoftmax` sharded by class over the default process group (Partial FC, arXiv 2010.05222 and 2203.15565).
+
+    num_classes: of all ranks together; rank r holds the r-th part as torch.chunk cuts it, which may be empty.
+    weight: (classes of this rank, embedding_size), the centres of classes first_class, first_class + 1, ...
+    sample_rate: share of its centres that a rank uses in a step: those of the batch's people always, others at random.
+        Below 1, `weight.grad` is a sparse COO tensor of the used rows alone; `training.row_optim` steps by those.
+    seed: of first centres and samples. A class begins at the same centre however many ranks there are.
+    options: margin, scale, gradient, interclass_filtering_threshold as in `MarginSoftmax`.
+
+    Without a process group it is one rank that holds everything. `state_dict()["weight"]` is the whole table, a DTensor
+    under a process group; `load_state_dict` takes either form.
+    """
+
+    # `weight` itself is a plain tensor: a DTensor takes no sparse gradient (torch 2.15). `sharded` makes the DTensor.
+
+    def __init__(self, embedding_size, num_classes, *, sample_rate=1.0, seed=0, **options):
+        if not 0 < sample_rate <= 1:
+            raise ConfigError(f"sample_rate is {sample_rate!r}; it is a share, above 0 and at most 1.")
+        with torch.device("meta"):  # the table of all classes takes no memory; this rank's part follows
+            super().__init__(embedding_size, num_classes, **options)
+        self.sample_rate = sample_rate
+        self.seed = seed
+        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        share = -(-num_classes // self.world_size)
+        self.first_class = min(num_classes, self.rank * share)
+        rows = min(num_classes, self.first_class + share) - self.first_class
+        self.weight = nn.Parameter(torch.empty(rows, embedding_size))
+        draw_centres(self.weight.detach(), self.first_class, seed)
+        self.samples_drawn = 0
+        self.register_state_dict_post_hook(show_whole_table)
+        self.register_load_state_dict_pre_hook(take_own_rows)
+
+    def forward(self, embeddings, labels):
+        """Mean loss of all ranks' images together, the same number on every rank; every rank has to call it.
+
+        embeddings: (B, D), labels: (B,) of this rank; B may differ between ranks, labels count over all classes.
+        returns: scalar, float32 also under autocast.  Raises DataError on every rank if any rank's label is wrong.
+        """
+        sizes = gather_sizes(len(labels), self.world_size, labels.device)
+        labels = GatherBatch.apply(labels, sizes)  # (N,), N images on all ranks
+        for rank, part in enumerate(labels.split(sizes)):
+            check_labels(part, self.num_classes, owner=f" on rank {rank}" if self.world_size > 1 else "")
+
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = GatherBatch.apply(embeddings.float(), sizes)  # (N, D)
+            columns = labels - self.first_class
+            images = ((columns >= 0) & (columns < len(self.weight))).nonzero().squeeze(1)  # (P,) whose centre is here
+            columns = columns[images]
+            centres = self.weight
+            if self.sample_rate < 1:
+                sampled = self.sample(columns)
+                centres = F.embedding(sampled, self.weight, sparse=True)  # a look-up that leaves a sparse gradient
+                columns = torch.searchsorted(sampled, columns)
+            # (N, classes used here), (P,), (P,)
+            logits, true_logit, true_cosine = self.logits(embeddings, centres, images, columns)
+
+            # Softmax over all classes, of which this rank knows some: log-sum-exp by the greatest and by the sum.
+            here = logits.logsumexp(1)  # (N,); -inf where a rank has no class at all
+            top = all_reduce(here.detach().clone(), dist.ReduceOp.MAX)
+            true = top.new_zeros(2, len(top)).index_copy(1, images, torch.stack([true_logit, true_cosine]))  # (2, N)
+            total, logit, cosine = SumOverRanks.apply(torch.stack([(here - top).exp(), *true]))  # (N,) each
+            self.target_cosine = cosine.detach().split(sizes)[self.rank]
+            return (top + total.log() - logit).mean()
+
+    def sample(self, positives):
+        """Rows of `weight` for one step, sorted: `positives`, (P,) with repeats, and others up to the share asked for.
+
+        Drawn anew from (seed, rank, number of the draw), so that a resumed run needs to know one integer.
+        """
+        entropy = np.random.SeedSequence([self.seed, self.rank, self.samples_drawn])
+        self.samples_drawn += 1
+        generator = torch.Generator(self.weight.device).manual_seed(int(entropy.generate_state(1)[0]))
+        lot = torch.rand(len(self.weight), generator=generator, device=self.weight.device)
+        lot[positives] = 2  # above all others
+        count = max(len(positives.unique()), round(self.sample_rate * len(lot)))
+        return lot.topk(count, sorted=False).indices.sort().values
+
+    def classes_per_step(self):
+        return max(1, round(self.sample_rate * self.num_classes))
+
+    def sharded(self, tensor):
+        """This rank's rows of a table of all classes (`weight`, or its momentum) as the DTensor of the whole table.
+
+        tensor: (classes of this rank, ...).  returns: (num_classes, ...) on the same memory, which
+        torch.distributed.checkpoint saves and reads at any world size; without a process group the tensor as it is.
+        """
+        if not dist.is_initialized():
+            return tensor
+        from torch.distributed.tensor import DTensor, Shard, init_device_mesh  # a slow import, of no use to one process
+
+        mesh = init_device_mesh(tensor.device.type, (self.world_size,))
+        shape = (self.num_classes, *tensor.shape[1:])
+        return DTensor.from_local(tensor, mesh, [Shard(0)], run_check=False, shape=shape, stride=tensor.stride())
+
+    def get_extra_state(self):
+        return torch.tensor(self.samples_drawn)
+
+    def set_extra_state(self, state):
+        self.samples_drawn = int(state)
+
+    def extra_repr(self):
+        return f"{super().extra_repr()}, sample_rate={self.sample_rate:g}, rank {self.rank} of {self.world_size}"
+
+
+def draw_centres(weight, first_class, seed):
+    """Fill `weight`, (rows, D) of the classes from `first_class` on, with its part of all classes' N(0, 0.01)."""
+    rows, dimension = weight.shape
+    for block in range(first_class // BLOCK, -(-(first_class + rows) // BLOCK)):
+        begin = block * BLOCK - first_class  # in this shard; below 0 if the block began in the one before
+        centres = np.random.default_rng([seed, block]).standard_normal((BLOCK, dimension), dtype=np.float32)
+        weight[max(0, begin) : begin + BLOCK] = 0.01 * torch.from_numpy(centres[max(0, -begin) : rows - begin])
+
+
+def show_whole_table(head, state, prefix, _):
+    """After state_dict: a shard under the name of the whole would be taken for the whole."""
+    state[f"{prefix}weight"] = head.sharded(state[f"{prefix}weight"])
+
+
+def take_own_rows(head, state, prefix, *_):
+    """Before load_state_dict: from the table of all classes, this rank's rows."""
+    name = f"{prefix}weight"
+    if name not in state:
+        return
+    if len(state[name]) != head.num_classes:
+        raise RuntimeError(f"{name} has {len(state[name])} classes, the head {head.num_classes}.")
+    own = slice(head.first_class, head.first_class + len(head.weight))
+    state[name] = state[name].to_local() if hasattr(state[name], "to_local") else state[name][own]
+
+
+class GatherBatch(torch.autograd.Function):
+    """The rows of all ranks, rank after rank: (B, ...) -> (N, ...); sizes: how many each has."""
+
+    @staticmethod
+    def forward(ctx, local, sizes):
+        ctx.sizes = sizes
+        if len(sizes) == 1:
+            return local
+        longest = max(sizes)  # a collective wants equal sizes, so shorter batches are padded on the way
+        padded = local.new_zeros(longest, *local.shape[1:])
+        padded[: len(local)] = local
+        everyone = local.new_empty(longest * len(sizes), *local.shape[1:])
+        dist.all_gather_into_tensor(everyone, padded)
+        return torch.cat([rows[:size] for rows, size in zip(everyone.split(longest), sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Each rank knows what its own classes want of every embedding; the sum over ranks is the whole gradient.
+
+        It comes back times the world size, because DistributedDataParallel divides by it: the loss is one mean over all
+        images, so the backbone's gradient is the sum over ranks of what their images give, and DDP takes the mean.
+        """
+        if len(ctx.sizes) == 1:
+            return grad, None
+        padded = pad_sequence(grad.split(ctx.sizes), batch_first=True)  # (world, longest, ...)
+        own = torch.empty_like(padded[0])
+        dist.reduce_scatter_tensor(own, padded.flatten(0, 1))
+        return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None
+
+
+class SumOverRanks(torch.autograd.Function):
+    """Sum of a tensor over ranks. Every rank computes the same loss from it, so a part's gradient is the sum's."""
+
+    @staticmethod
+    def forward(ctx, part):
+        return all_reduce(part.clone(), dist.ReduceOp.SUM)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+def all_reduce(tensor, operation):
+    """`tensor`, combined with that of the other ranks in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor, operation)
+    return tensor
+
+
+def gather_sizes(size, world_size, device):
+    """The batch size of every rank, as a list."""
+    sizes = torch.zeros(world_size, dtype=torch.long, device=device)
+    sizes[dist.get_rank() if world_size > 1 else 0] = size
+    return all_reduce(sizes, dist.ReduceOp.SUM).tolist()

@@ -1,0 +1,75 @@
+"""Optimizers that step only the rows which a sparse gradient holds: what `heads.PartialFC` needs below sample_rate 1.
+
+torch.optim.SGD with momentum or weight decay moves every row at every step, also centres that took no part; Partial FC
+(arXiv 2203.15565) leaves those where they are. And at a million centres the untouched rows are most of the work.
+A dense gradient means all rows; then these are torch.optim.SGD and AdamW.
+"""
+
+import torch
+
+
+class RowOptimizer(torch.optim.Optimizer):
+    """Walks over parameters; `update_rows` of a subclass says what a step does to the rows in a gradient.
+
+    Parameters and state tables have one row per class. State is dense, so that checkpoints can shard it anew.
+    """
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                rows, gradient = slice(None), weight.grad
+                if gradient.is_sparse:
+                    rows, gradient = rows_of(gradient)
+                weight[rows] = self.update_rows(weight[rows], gradient, rows, self.state[weight], weight, group)
+
+
+def rows_of(gradient):
+    """The rows that a sparse (C, D) gradient holds, (R,) each once, and their values, (R, D)."""
+    rows = gradient._indices()[0]
+    if not (rows.diff() > 0).all():  # several micro-batches; else spare the sort and sum that coalesce does regardless
+        gradient = gradient.coalesce()
+    return gradient._indices()[0], gradient._values()
+
+
+class RowSGD(RowOptimizer):
+    """SGD with momentum and weight decay, as torch.optim.SGD does them, for rows in the gradient alone."""
+
+    def __init__(self, params, lr, momentum=0.0, weight_decay=0.0):
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    def update_rows(self, weight, gradient, rows, state, table, group):
+        """weight, gradient: (R, D).  returns: (R, D), the new rows."""
+        step = gradient.add(weight, alpha=group["weight_decay"])
+        if group["momentum"]:
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(table)
+            momentum = state["momentum_buffer"]
+            momentum[rows] = step = momentum[rows].mul(group["momentum"]).add(step)
+        return weight.add(step, alpha=-group["lr"])
+
+
+class RowAdamW(RowOptimizer):
+    """AdamW (arXiv 1711.05101), as torch.optim.AdamW does it, for rows in the gradient alone.
+
+    Each row counts its own steps: a centre first drawn at step 1000 has as little history as one at step 1, and needs
+    the same bias correction.
+    """
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+
+    def update_rows(self, weight, gradient, rows, state, table, group):
+        """weight, gradient: (R, D).  returns: (R, D), the new rows."""
+        if not state:
+            state.update(row_steps=torch.zeros_like(table[:, :1]))  # "step" would stay behind on the CPU at a resume
+            state.update(exp_avg=torch.zeros_like(table), exp_avg_sq=torch.zeros_like(table))
+        beta1, beta2 = group["betas"]
+        step, mean, square = state["row_steps"][rows] + 1, state["exp_avg"][rows], state["exp_avg_sq"][rows]
+        mean = mean.lerp(gradient, 1 - beta1)
+        square = square.mul(beta2).addcmul(gradient, gradient, value=1 - beta2)
+        state["row_steps"][rows], state["exp_avg"][rows], state["exp_avg_sq"][rows] = step, mean, square
+        deviation = (square / (1 - beta2**step)).sqrt() + group["eps"]
+        return weight * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * mean / (1 - beta1**step) / deviation
