@@ -6,11 +6,12 @@ from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.recordio import RecordReader, RecordWriter
 from arcface_edu.evaluation.roc import tar_at_far
 from arcface_edu.evaluation.verification import embed, verify_pairs
-from arcface_edu.heads import MarginSoftmax
+from arcface_edu.heads import MarginSoftmax, PartialFC
 from arcface_edu.models import build_model
 
 __all__ = [
     "MarginSoftmax",
+    "PartialFC",
     "RecordReader",
     "RecordWriter",
     "build_model",

@@ -10,7 +10,7 @@ from arcface_edu.figures.style import save
 
 HERE = Path(__file__).parent
 RUN = HERE.parent / "runs" / "drawn_faces"
-PEOPLE = range(8)
+PEOPLE = range(200, 208)  # of the population with seed 0
 
 
 def main():

@@ -1,6 +1,8 @@
 """The meter's averages, and metrics.jsonl across interruptions."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,3 +52,24 @@ def test_a_new_log_begins_empty(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n')
     MetricsLog(tmp_path / "metrics.jsonl").close()
     assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def test_tensorboard_gets_the_same_numbers_where_it_is_installed(tmp_path, monkeypatch):
+    seen = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            seen.append((folder.name, purge_step))
+
+        def add_scalar(self, name, value, step):
+            seen.append((name, value, step))
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    log = MetricsLog(tmp_path / "metrics.jsonl", up_to_step=5)
+    log.write(step=10, loss=2.5, target_angle_histogram=[1, 2])
+    log.write(step=10, pairs="lfw", accuracy=0.9)
+    log.close()
+    assert seen == [("tensorboard", 6), ("train/loss", 2.5, 10), ("lfw/accuracy", 0.9, 10), "closed"]
