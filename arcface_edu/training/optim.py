@@ -5,13 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from arcface_edu.training.row_optim import RowAdamW, RowSGD
+
 
 def build_optimizer(config, *modules):
-    """SGD with momentum, or AdamW, over the parameters of the backbone and the head."""
+    """SGD with momentum, or AdamW, over the parameters of the backbone and the head.
+
+    With sampled centres, of those that leave alone what was not sampled.
+    """
     groups = parameter_groups(modules, config.weight_decay, config.decay_all)
+    sampled = config.sample_rate < 1
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return (RowAdamW if sampled else torch.optim.AdamW)(groups, lr=config.lr)
+    return (RowSGD if sampled else torch.optim.SGD)(groups, lr=config.lr, momentum=config.momentum)
 
 
 def parameter_groups(modules, weight_decay, decay_all=False):

@@ -39,8 +39,8 @@ def report(output, results, pair_sets, seconds):
     figures = output / "figures"
     figures.mkdir(exist_ok=True)
     lines = read_metrics(output / "metrics.jsonl")
-    training = [line for line in lines if "loss" in line]
-    save(plot_curves(training, [line for line in lines if "pairs" in line]), figures / "curves.png")
+    training, verified = ([line for line in lines if key in line] for key in ("loss", "pairs"))
+    save(plot_curves(training, verified if len(verified) > 1 else ()), figures / "curves.png")
     save(plot_target_angles(start_middle_end(training)), figures / "target_angles.png")
     for pairs in pair_sets:
         result = results[pairs.name]
