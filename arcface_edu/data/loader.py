@@ -64,8 +64,10 @@ class Batches(Dataset):
             else:
                 images.append(image)
                 labels.append(label)
-        stacked = torch.stack(images) if images else torch.empty(0, 3, 112, 112, dtype=torch.uint8)
-        return Batch(stacked, torch.tensor(labels, dtype=torch.int64), broken, fatal)
+        # Decoders give pixel after pixel, and convolutions like it so: stacking as (3, H, W) would sort it all twice.
+        pixels = [image.permute(1, 2, 0) for image in images]
+        stacked = torch.stack(pixels) if images else torch.empty(0, 112, 112, 3, dtype=torch.uint8)
+        return Batch(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), broken, fatal)
 
 
 def load(faces, batches, num_workers, device):
@@ -115,7 +117,10 @@ def augment(images, mirrored):
 
     images: (B, 3, H, W) uint8; mirrored: (B,) bool; both on one device.   returns: (B, 3, H, W) float in [-1, 1].
     """
-    return to_input(torch.where(mirrored[:, None, None, None], images.flip(3), images))
+    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, 3), as they lie in memory: whole images are copied in one go
+    both = torch.cat([pixels, pixels.flip(2)])
+    chosen = both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * mirrored)
+    return to_input(chosen.permute(0, 3, 1, 2))
 
 
 def seeded(*numbers):
