@@ -11,11 +11,13 @@ def build_head(config, num_classes):
     """The head that a config names, for that many identities."""
     if config.loss == "softmax":
         return Softmax(config.embedding_size, num_classes)
-    return MarginSoftmax(
+    return PartialFC(
         config.embedding_size,
         num_classes,
         margin=config.margin_list or MARGINS[config.loss],
         scale=config.scale,
         gradient=config.margin_gradient,
         interclass_filtering_threshold=config.interclass_filtering_threshold,
+        sample_rate=config.sample_rate,
+        seed=config.seed,
     )
