@@ -213,9 +213,9 @@ def restore_state(parts, saved, device, path, rank=0):
                 f"set the config back, or choose another output=."
             ) from error
     if rank < len(saved["rng"]):  # a rank that was not there before keeps the generator it has
-        torch.set_rng_state(saved["rng"][rank])
+        torch.set_rng_state(saved["rng"][rank].clone())  # of a view, torch 2.15 would read the wrong memory
         if device.type != "cpu" and "device_rng" in saved:
-            torch.get_device_module(device).set_rng_state(saved["device_rng"][rank])
+            torch.get_device_module(device).set_rng_state(saved["device_rng"][rank].clone())
 
 
 def run_identity(config, num_classes):

@@ -89,8 +89,9 @@ def tell_once(error, world, store):
     words = ("gloo", "nccl", "connection")  # gloo has no error class of its own
     lost = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     if lost:
+        reason = first_line(error).split("] ", 1)[-1].split(". ")[0]  # without the place in gloo's source
         error = TrainingError(
-            f"rank {world.rank} has lost another process ({first_line(error)}): it died, hangs or was cut off; "
+            f"rank {world.rank} has lost another process ({reason}): it died, hangs or was cut off; "
             f"resume=True goes on from the last checkpoint."
         )
     with contextlib.suppress(RuntimeError):  # the store may be gone as well
