@@ -30,6 +30,7 @@ TYPES = {
     "amp_dtype": str,
     "device": str,
     "output": str,
+    "gradient_compression": str,
 }
 # key -> the values it may take
 CHOICES = {
@@ -37,11 +38,13 @@ CHOICES = {
     "margin_gradient": ("straight-through", "exact"),
     "optimizer": ("sgd", "adamw"),
     "amp_dtype": (None, "bf16", "fp16"),
+    "gradient_compression": (None, "bf16", "fp16"),
 }
 # key -> the least value that makes sense
 AT_LEAST = {
     **dict.fromkeys(("num_classes", "batch_size", "gradient_acc", "num_epoch", "frequent", "embedding_size"), 1),
     **dict.fromkeys(("num_workers", "lr", "momentum", "weight_decay", "max_norm", "poly_power", "max_corrupt"), 0),
+    **dict.fromkeys(("timeout_seconds", "ddp_bucket_mb"), 1),
     **dict.fromkeys(("verbose", "save_every", "keep_checkpoints", "draw_identities", "draw_photos", "hold_out"), 0),
     **dict.fromkeys(("scale", "draw_pairs", "draw_difficulty", "dropout", "interclass_filtering_threshold", "seed"), 0),
 }

@@ -1,6 +1,7 @@
 """Errors that a user can mend: one sentence that says what is wrong, where, and what to do."""
 
 import functools
+import os
 import sys
 
 
@@ -29,21 +30,28 @@ class CheckpointError(ArcfaceError):
 
 
 def speaks_plainly(main):
-    """Decorate a command's `main`: an error meant for the user ends as one sentence and exit status 2."""
+    """Decorate a command's `main`: an error meant for the user ends as one sentence and exit status 2.
+
+    Of several processes one prints it: training.distributed decides which, or else the first of each machine does.
+    """
+
+    def say(error, sentence):
+        if not getattr(error, "said_elsewhere", os.environ.get("LOCAL_RANK", "0") != "0"):
+            print(f"arcface_edu: {sentence}", file=sys.stderr)
 
     @functools.wraps(main)
     def command(*args, **kwargs):
         try:
             return main(*args, **kwargs)
         except ArcfaceError as error:
-            print(f"arcface_edu: {error}", file=sys.stderr)
+            say(error, error)
             raise SystemExit(2) from None
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
-            print(
-                f"arcface_edu: the system says: {error.strerror or error}{place}. What was written before is whole; "
+            say(
+                error,
+                f"the system says: {error.strerror or error}{place}. What was written before is whole; "
                 f"free some space, check the permissions, or choose another place.",
-                file=sys.stderr,
             )
             raise SystemExit(2) from None
         except KeyboardInterrupt:

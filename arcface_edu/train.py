@@ -4,6 +4,7 @@
     python -m arcface_edu.train rec=my_photos/               your own data: a folder per person, or RecordIO
     python -m arcface_edu.train my_config.py batch_size=64   a config of your own; any key can be set behind it
     python -m arcface_edu.train resume=True                  go on where a stopped run was
+    torchrun --nproc_per_node=8 -m arcface_edu.train ...     the same on many processes, one for each GPU
 
 Every key is explained in arcface_edu/configs/base.py. A run lives in its `output` folder (runs/<config>): config.json,
 metrics.jsonl, checkpoints/, model.pt and figures/.
@@ -11,6 +12,7 @@ metrics.jsonl, checkpoints/, model.pt and figures/.
 
 import argparse
 import json
+import os
 import time
 
 import torch
@@ -19,7 +21,7 @@ from tqdm import tqdm
 from arcface_edu.config import load_config
 from arcface_edu.data.loader import ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError, speaks_plainly
-from arcface_edu.heads import build_head
+from arcface_edu.heads import Softmax, build_head
 from arcface_edu.models import build_model
 from arcface_edu.training.checkpoint import (
     check_same_run,
@@ -30,10 +32,21 @@ from arcface_edu.training.checkpoint import (
     save_atomically,
     save_checkpoint,
 )
-from arcface_edu.training.metrics import Meter, MetricsLog
+from arcface_edu.training.distributed import (
+    ALONE,
+    average_bn_statistics,
+    averaging,
+    distribute,
+    everyones,
+    join_world,
+    one_by_one,
+    same_everywhere,
+    sum_over_ranks,
+)
+from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
 from arcface_edu.training.optim import Schedule, build_optimizer, set_rate
 from arcface_edu.training.precision import autocast, build_scaler, choose_device, choose_dtype
-from arcface_edu.training.prepare import open_output, prepare_data
+from arcface_edu.training.prepare import describe_data, open_output, prepare_data
 from arcface_edu.training.report import evaluate_all, report
 from arcface_edu.training.stopping import listen_for_stop
 
@@ -50,25 +63,38 @@ def main(argv=None):
     source = [words.pop(0)] if words and "=" not in words[0] else []
     if not source:  # your own data wants its batch and rate fitted to it; the drawn faces' are measured
         source = ["own_data" if any(word.startswith("rec=") for word in words) else "drawn_faces"]
-    train(load_config(source[0], words))
+    config = load_config(source[0], words)
+    with join_world(config.timeout_seconds) as world:
+        train(config, world)
 
 
-def train(config):
-    """The whole run: data, network, loop, checkpoints, verification, figures.  returns: results per pair file."""
+def train(config, world=ALONE):
+    """The whole run: data, network, loop, checkpoints, verification, figures.  returns: results per pair file.
+
+    world: the processes that share it, each of which calls this. All take every step together.
+    """
     began = time.perf_counter()
-    device = choose_device(config.device)
+    device = choose_device(config.device, world.local_rank)
     dtype = choose_dtype(config, device)
     torch.manual_seed(config.seed)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:  # torchrun --max-restarts began again after a fault
+        config.resume = True
 
     # Data. Counts and batch that the config leaves open are filled in from it.
-    output = open_output(config)
-    faces, pair_sets = prepare_data(config)
-    schedule = Schedule.of(config, len(faces))
+    with one_by_one(world):  # the first may have to draw the faces that the others then find
+        output = open_output(config, world)
+        faces, pair_sets = prepare_data(config, world.size)
+    same_everywhere(describe_data(config, faces))
+    schedule = Schedule.of(config, len(faces), world.size)
 
     # Network and head. NHWC memory is what convolutions want on CPUs and tensor cores alike.
     model = build_model(config.network, config.embedding_size, config.dropout, config.gradient_checkpointing)
     model = model.to(device, memory_format=torch.channels_last)
     head = build_head(config, faces.num_classes).to(device)
+    # PartialFC shares out its centres by itself; every other weight is on all ranks, and its gradient is averaged.
+    model_call = distribute(model, config, device)
+    head_call = distribute(head, config, device) if isinstance(head, Softmax) else head
+    torch.manual_seed(config.seed + world.rank)  # from here on, dropout draws apart
     optimizer = build_optimizer(config, model, head)
     scaler = build_scaler(device, dtype)
     meter = Meter(device)
@@ -77,23 +103,30 @@ def train(config):
     run = run_identity(config, faces.num_classes)
     parts = dict(model=model, head=head, optimizer=optimizer, scaler=scaler, meter=meter)
     step = updates = 0
-    if config.resume and (saved := load_latest(output / "checkpoints", say=tqdm.write)):
+    if config.resume and (saved := load_latest(output / "checkpoints", head, say=tqdm.write)):
         check_same_run(saved["run"], run, output)
-        restore_state(parts, saved, device, output)
-        step, updates = saved["step"], saved["updates"]
-    log = MetricsLog(output / "metrics.jsonl", up_to_step=step)
-    (output / "config.json").write_text(json.dumps(config, indent=1))
+        restore_state(parts, saved, device, output, world.rank)
+        # With more or fewer processes, an epoch may have another number of steps; the place in the epochs stays.
+        stretch = schedule.steps_per_epoch / saved["steps_per_epoch"]
+        step, updates = round(saved["step"] * stretch), round(saved["updates"] * stretch)
+    log = NoLog()
+    if world.leads:
+        log = MetricsLog(output / "metrics.jsonl", up_to_step=step and saved["step"])
+        (output / "config.json").write_text(json.dumps(config, indent=1))
 
     def save():
-        state = dict(step=step, updates=updates, run=run, **gather_state(parts, device))
+        average_bn_statistics(model)
+        state = dict(step=step, updates=updates, steps_per_epoch=schedule.steps_per_epoch, run=run)
+        state.update(gather_state(parts, device))
         save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints)
 
     expected = head.expected_first_loss()
     print(
         f"{'resuming' if step else 'training'} {config.network} "
-        f"({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters) in {output} on {device.type} in "
+        f"({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters) in {output} on "
+        f"{f'{world.size} processes, ' if world.size > 1 else ''}{device.type} in "
         f"{str(dtype).removeprefix('torch.')}: {len(faces):,} images of {faces.num_classes:,} people, "
-        f"{schedule.total_steps:,} steps of {config.batch_size * config.gradient_acc} images "
+        f"{schedule.total_steps:,} steps of {schedule.total_batch} images "
         f"({config.num_epoch} epochs){f' from step {step:,}' if step else ''}, rate {schedule.peak:g}, "
         f"first loss about {expected:.1f}"
     )
@@ -106,32 +139,44 @@ def train(config):
         schedule.total_steps * config.gradient_acc,
         config.seed,
         start=step * config.gradient_acc,
+        rank=world.rank,
+        world_size=world.size,
     )
     batches = load(faces, shuffled, config.num_workers, device)
     broken = 0
     trained = [p for p in model.parameters() if p.requires_grad]
-    progress = tqdm(total=schedule.total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05)
+    look = dict(unit="step", dynamic_ncols=True, smoothing=0.05, disable=not world.leads)
+    progress = tqdm(total=schedule.total_steps, initial=step, **look)
+    stopping = False
     with listen_for_stop() as stop, progress:
-        while step < schedule.total_steps and not stop.name:
+        while step < schedule.total_steps and not stopping:
             model.train()
             set_rate(optimizer, schedule.rate(updates))
-            mirrored = draw_mirrored(config.gradient_acc * config.batch_size, step, config.seed)
-            for part in mirrored.split(config.batch_size):
-                asked = time.perf_counter()
-                batch = next(batches)
-                meter.waited += time.perf_counter() - asked
-                broken = report_broken(batch, broken, config.max_corrupt)
-                if len(batch.labels) < 2:
-                    continue  # BN cannot normalise one image alone
-                images = batch.images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
-                labels = batch.labels.to(device, non_blocking=True)  # (B,)
-                with autocast(device, dtype):
-                    embeddings = model(augment(images, part[: len(images)].to(device)))  # (B, D) float32
-                loss = head(embeddings, labels)  # (), mean over the batch
-                if not torch.isfinite(loss):
-                    stop_as_non_finite(output, step, loss, images, labels, model, head)
-                # A mean of micro-batches' means is the mean of the big batch.
-                scaler.scale(loss / config.gradient_acc).backward()
+            asked = time.perf_counter()
+            step_batches = [next(batches) for _ in range(config.gradient_acc)]
+            meter.waited += time.perf_counter() - asked
+
+            # What one rank alone has noticed, all have to know: one that stopped or skipped alone would leave the
+            # others waiting for ever. All of it travels in one small message.
+            unread = any(batch.broken or batch.fatal for batch in step_batches)
+            too_few = [len(batch.labels) < 2 for batch in step_batches]  # BN cannot normalise one image alone
+            stopping, unread, *too_few = sum_over_ranks(torch.tensor([bool(stop.name), unread, *too_few])).tolist()
+            if unread:
+                broken = report_broken(step_batches, broken, config.max_corrupt)
+            mirrored = draw_mirrored(config.gradient_acc, world.size, config.batch_size, step, config.seed)
+            usable = [number for number, few in enumerate(too_few) if not few]
+            for number in usable:
+                images = step_batches[number].images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
+                labels = step_batches[number].labels.to(device, non_blocking=True)  # (B,)
+                flips = mirrored[number, world.rank, : len(images)].to(device)  # (B,) bool
+                with averaging((model_call, head_call), now=number == usable[-1]):  # gradients travel once a step
+                    with autocast(device, dtype):
+                        embeddings = model_call(augment(images, flips))  # (B, D) float32
+                    loss = head_call(embeddings, labels)  # (), mean over the images of all ranks
+                    if not torch.isfinite(loss):
+                        stop_as_non_finite(output, step, loss, images, labels, model, head, world)
+                    # A mean of micro-batches' means is the mean of the big batch.
+                    scaler.scale(loss / config.gradient_acc).backward()
                 meter.add(loss.detach(), head.target_cosine)
                 if step == 0:
                     compare_first_loss(loss.item(), expected)
@@ -161,34 +206,39 @@ def train(config):
                     f"{line['images_per_second']:.0f} images/s, {line['waiting']:.0%} waiting for data"
                 )
             at_epoch_end = step % schedule.steps_per_epoch == 0
-            if at_epoch_end or stop.name or (config.save_every and step % config.save_every == 0):
+            if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
                 save()
             if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
                 with autocast(device, dtype):
-                    evaluate_all(model, pair_sets, log, step)
+                    evaluate_all(model, pair_sets, log, step, world)
 
-    if stop.name:
+    if stopping:
         log.close()
+        name, status = next((name, status) for name, status in everyones((stop.name, stop.status)) if name)
         print(
-            f"stopped by {stop.name} after step {step:,} of {schedule.total_steps:,}; all is saved, "
+            f"stopped by {name} after step {step:,} of {schedule.total_steps:,}; all is saved, "
             f"and resume=True goes on from there."
         )
-        raise SystemExit(stop.status)
+        raise SystemExit(status)
 
     # What it has learnt.
-    save_atomically(model.state_dict(), output / "model.pt")
     with autocast(device, dtype):
-        results = evaluate_all(model, pair_sets, log, step)
+        results = evaluate_all(model, pair_sets, log, step, world)
     log.close()
-    report(output, results, pair_sets, seconds=time.perf_counter() - began)
+    if world.leads:
+        save_atomically(model.state_dict(), output / "model.pt")
+        report(output, results, pair_sets, seconds=time.perf_counter() - began)
     return results
 
 
-def report_broken(batch, broken, limit):
-    """Name the records that were skipped; too many of them are an error.  returns: how many there have been."""
-    if batch.fatal:
-        raise DataError(batch.fatal)
-    for sentence in batch.broken:
+def report_broken(batches, broken, limit):
+    """Name the records that any rank skipped; too many are an error, on all.  returns: how many there have been."""
+    everyones_batches = everyones([(batch.fatal, batch.broken) for batch in batches])
+    for rank, found in enumerate(everyones_batches):
+        for fatal, _ in found:
+            if fatal:
+                raise DataError(f"rank {rank} found: {fatal}" if len(everyones_batches) > 1 else fatal)
+    for sentence in (line for found in everyones_batches for _, lines in found for line in lines):
         broken += 1
         tqdm.write(f"skipped ({broken} of at most {limit}): {sentence}")
         if broken > limit:
@@ -208,10 +258,14 @@ def compare_first_loss(measured, expected):
         )
 
 
-def stop_as_non_finite(output, step, loss, images, labels, model, head):
-    """Keep what produced the loss, from before it could reach the weights, and say what to try."""
-    path = output / f"non_finite_step_{step}.pt"
-    state = dict(images=images, labels=labels, model=model.state_dict(), head=head.state_dict(), loss=loss.detach())
+def stop_as_non_finite(output, step, loss, images, labels, model, head, world):
+    """Keep what produced the loss, from before it could reach the weights, and say what to try. Each rank does so.
+
+    The loss is that of all ranks' images, so that it is not finite on all or on none.
+    """
+    path = output / f"non_finite_step_{step}{f'_rank_{world.rank}' if world.size > 1 else ''}.pt"
+    weights = dict(model=model.state_dict(), head=dict(head.named_parameters()))
+    state = dict(images=images, labels=labels, loss=loss.detach(), **weights)
     save_atomically(state, path)
     raise TrainingError(
         f"the loss is {loss.item()} at step {step}; its batch and the weights are in {path}. "

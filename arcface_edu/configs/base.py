@@ -56,6 +56,12 @@ config.amp_dtype = None  # "bf16" or "fp16" to insist on one of them
 config.device = None  # "cpu", "cuda", "mps"; None = the accelerator if there is one
 config.seed = 2048
 
+# many processes (torchrun --nproc_per_node=N -m arcface_edu.train ...)
+config.ddp_bucket_mb = 25  # gradients travel in packets of so many MB while the backward pass still goes on
+config.gradient_compression = None  # "fp16" or "bf16": half the traffic, gradients rounded on the way
+config.sync_bn = False  # True: BN normalises over the images of all processes (GPUs only)
+config.timeout_seconds = 600  # so long one process waits for the others before it gives up
+
 # the run
 config.output = None  # folder of the run; None = runs/<config>
 config.resume = False  # True: go on from the last checkpoint in `output`

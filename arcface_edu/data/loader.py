@@ -24,12 +24,14 @@ class Batch(NamedTuple):
 class ShuffledBatches(Sampler):
     """The image numbers of every batch of a run, in order; a batch's content follows from its number alone.
 
-    So a resumed run needs no more than the number of its next batch. Each epoch is a new permutation.
+    So a resumed run needs no more than the number of its next batch. Each epoch is a new permutation. A batch is shared
+    between all ranks, and each takes its slice: N ranks see the images that one with an N times larger batch sees.
     """
 
-    def __init__(self, num_images, batch_size, batches_per_epoch, num_batches, seed, start=0):
+    def __init__(self, num_images, batch_size, batches_per_epoch, num_batches, seed, start=0, *, rank=0, world_size=1):
         self.num_images, self.batch_size, self.batches_per_epoch = num_images, batch_size, batches_per_epoch
         self.num_batches, self.seed, self.start = num_batches, seed, start
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self):
         return self.num_batches - self.start
@@ -40,7 +42,8 @@ class ShuffledBatches(Sampler):
             epoch, place = divmod(number, self.batches_per_epoch)
             if order_of != epoch:
                 order, order_of = torch.randperm(self.num_images, generator=seeded(self.seed, epoch)), epoch
-            yield order[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+            begin = (place * self.world_size + self.rank) * self.batch_size
+            yield order[begin : begin + self.batch_size].tolist()
 
 
 class Batches(Dataset):
@@ -103,13 +106,13 @@ def leave_signals_to_the_trainer(_worker):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has inherited the trainer's handler
 
 
-def draw_mirrored(count, step, seed):
-    """Which of a step's images are shown mirrored: (count,) bool, about half.
+def draw_mirrored(parts, world_size, batch_size, step, seed):
+    """Which of a step's images are shown mirrored: (parts, ranks, B) bool, about half.
 
     Drawn for the whole step at once, whatever the number of pieces it is computed in, and from the step's number alone:
     every epoch draws anew, and a resumed run draws the same.
     """
-    return torch.rand(count, generator=seeded(seed, step, 1)) < 0.5
+    return torch.rand(parts, world_size, batch_size, generator=seeded(seed, step, 1)) < 0.5
 
 
 def augment(images, mirrored):

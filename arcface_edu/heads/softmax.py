@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -93,7 +94,10 @@ class MarginSoftmax(nn.Module):
 
 
 class Softmax(nn.Module):
-    """Plain softmax, what ArcFace is compared with: logits are inner products plus a bias, nothing is normalised."""
+    """Plain softmax, what ArcFace is compared with: logits are inner products plus a bias, nothing is normalised.
+
+    Of several processes each has all of it, and DistributedDataParallel around it.
+    """
 
     def __init__(self, embedding_size, num_classes):
         super().__init__()
@@ -103,17 +107,31 @@ class Softmax(nn.Module):
         self.target_cosine = None  # (B,) of the last forward pass
 
     def forward(self, embeddings, labels):
-        """Mean loss of a batch.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast."""
+        """Mean loss of all ranks' images.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast."""
         check_labels(labels, len(self.weight))
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
             with torch.no_grad():
                 self.target_cosine = F.cosine_similarity(embeddings, self.weight[labels].float())
-            return F.cross_entropy(F.linear(embeddings, self.weight.float(), self.bias.float()), labels)
+            logits = F.linear(embeddings, self.weight.float(), self.bias.float())  # (B, C)
+            return mean_over_ranks(F.cross_entropy(logits, labels, reduction="sum"), len(labels))
 
     def expected_first_loss(self):
         """ln C: small random weights make every class equally likely."""
         return math.log(len(self.weight))
+
+
+def mean_over_ranks(total, count):
+    """Mean over the images of all ranks, the same number on each; its gradient, averaged over ranks, is the mean's.
+
+    total: scalar, the sum over this rank's `count` images.
+    """
+    if not dist.is_initialized():
+        return total / count
+    sums = torch.stack([total.detach(), total.new_tensor(count)])
+    dist.all_reduce(sums)
+    part = total * dist.get_world_size() / sums[1]
+    return part + (sums[0] / sums[1] - part).detach()
 
 
 def check_labels(labels, num_classes, owner=""):

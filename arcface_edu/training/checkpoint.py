@@ -1,28 +1,78 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, written beside and renamed into place."""
+"""Checkpoints: everything a run needs to go on as if it had never stopped, on as many processes as there are then.
 
+A checkpoint is a folder: tensors as torch.distributed.checkpoint (DCP) writes them, each rank its part, and state.json
+with all that is not a tensor. It is written beside and renamed into place.
+"""
+
+import json
 import os
 import re
+import shutil
+import warnings
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from arcface_edu.errors import CheckpointError
+from arcface_edu.training.distributed import alone, everyones, first_line
 
-NAME = "step_{:08d}.pt"
+NAME = "step_{:08d}"
 
 
 def save_checkpoint(folder, step, state, keep=2):
-    """Write `state` as folder/step_<step>.pt and remove all but the newest `keep` (0 = none).
+    """Write `state` as folder/step_<step>/ and remove all but the newest `keep` (0 = none). Every rank has to call it.
 
-    The name appears only when the file is whole and on the disk. Raises CheckpointError when it cannot be written;
-    earlier checkpoints stay.
+    state: a dict of tensors, DTensors, plain values and dicts and lists of those, the same on all ranks but for the
+    shards. The name appears only when the folder is whole and on the disk. Raises CheckpointError, on every rank, when
+    it cannot be written; earlier checkpoints stay.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_atomically(state, folder / NAME.format(step))
-    if keep:
+    from torch.distributed import checkpoint as dcp  # a slow import, which the help text need not wait for
+
+    folder, leads = Path(folder), alone() or dist.get_rank() == 0
+    path, tensors = folder / NAME.format(step), {}
+    beside = path.with_suffix(".tmp")
+    tree = split_tensors(state, "run", tensors)
+    try:
+        if leads:
+            for left in folder.glob("*.tmp"):  # by a run that was killed while writing
+                shutil.rmtree(left)
+            beside.mkdir(parents=True)
+            write_and_sync(beside / "state.json", json.dumps(tree))
+        with warnings.catch_warnings():  # it warns of having one process only
+            warnings.simplefilter("ignore")
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(str(beside)))
+        if leads:
+            if path.exists():  # from before the run went back to an earlier one
+                remove(path)
+            beside.rename(path)
+    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        failures = getattr(error, "failures", None)  # DCP brings every rank's
+        reason = next(iter(failures.values()))[0] if failures else error
+        raise CheckpointError(
+            f"{path} could not be written ({first_line(reason)}); free some space or choose another output=. "
+            f"What was saved before stays, and resume=True goes on from there."
+        ) from error
+    if leads and keep:
         for old in list_checkpoints(folder)[:-keep]:
-            old.unlink()
+            remove(old)
+    if not alone():
+        dist.barrier()
+
+
+def write_and_sync(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove(path):
+    """Half removed, a folder must not look like a checkpoint."""
+    doomed = path.with_name(f"{path.name}-removed.tmp")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def save_atomically(state, path):
@@ -44,20 +94,25 @@ def save_atomically(state, path):
 
 def list_checkpoints(folder):
     """The checkpoints in a folder, oldest first."""
-    return sorted(path for path in Path(folder).glob("step_*.pt") if re.fullmatch(r"step_\d{8,}\.pt", path.name))
+    return sorted(path for path in Path(folder).glob("step_*") if re.fullmatch(r"step_\d{8,}", path.name))
 
 
-def load_latest(folder, say=print):
-    """The newest checkpoint that can be read, or None if there is none at all.
+def load_latest(folder, head=None, say=print):
+    """The newest checkpoint that every rank can read, or None if there is none at all.
 
-    A damaged file is named and passed over for the one before it. Raises CheckpointError when all are damaged.
+    A damaged one is named and passed over for the one before it. Raises CheckpointError when all are damaged.
     """
-    paths = list_checkpoints(folder)
+    paths = everyones(list_checkpoints(folder))[0]  # rank 0's view: others may see a shared disk a moment later
     for path in reversed(paths):
+        state, problem = None, None
         try:
-            return load_checkpoint(path)
+            state = load_checkpoint(path, head)
         except CheckpointError as error:
-            say(f"{error} Trying the one before it.")
+            problem = str(error)
+        problem = next(filter(None, everyones(problem)), None)
+        if not problem:
+            return state
+        say(f"{problem} Trying the one before it.")
     if paths:
         raise CheckpointError(
             f"none of the {len(paths)} checkpoints in {folder} can be read; start anew, resume=False."
@@ -65,26 +120,89 @@ def load_latest(folder, say=print):
     return None
 
 
-def load_checkpoint(path):
-    """The state in a checkpoint file, on the CPU. Only tensors and plain values are admitted, never code."""
+def load_checkpoint(path, head=None):
+    """The state in a checkpoint, on the CPU. Only tensors and plain values are admitted, never code.
+
+    head: a PartialFC that is to have it; of tables with a row per class only its own rows are read, into DTensors.
+    """
+    from torch.distributed import checkpoint as dcp
+
+    from arcface_edu.training.safe_reader import SafeReader
+
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each have their own ways to say that a file is broken
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"the checkpoint {path} cannot be read ({reason[:160]}).") from error
+        tree = json.loads((Path(path) / "state.json").read_text())
+        reader, tensors, tables = SafeReader(str(path)), {}, set(join_tensors(tree, None).get("tables", []))
+        for name, stored in reader.read_metadata().state_dict_metadata.items():
+            shape, dtype = stored.size, stored.properties.dtype
+            if name in tables and hasattr(head, "sharded") and shape[0] == head.num_classes:
+                tensors[name] = head.sharded(torch.empty(len(head.weight), *shape[1:], dtype=dtype))
+            else:
+                tensors[name] = torch.empty(shape, dtype=dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dcp.load(
+                tensors, storage_reader=reader, no_dist=True
+            )  # each rank for itself: one may fail where others do not
+        return join_tensors(tree, tensors)
+    # Pickle, zip, JSON, torch and DCP each have their own ways to say that a file is broken.
+    except (Exception, dcp.api.CheckpointException) as error:
+        failures = getattr(error, "failures", None)
+        reason = next(iter(failures.values()))[0] if failures else error
+        raise CheckpointError(f"the checkpoint {path} cannot be read ({first_line(reason)}).") from error
+
+
+def split_tensors(value, name, tensors):
+    """A tree for JSON of a state; its tensors go into the dict `tensors` under their paths."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, dict):  # as a list of pairs: JSON would turn the number of a parameter into text
+        return {"dict": [[key, split_tensors(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [split_tensors(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]}
+    return value
+
+
+def join_tensors(tree, tensors):
+    """The way back from `split_tensors`; with tensors=None they are left out."""
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        return tensors[value] if tensors is not None else None
+    if kind == "list":
+        return [join_tensors(item, tensors) for item in value]
+    return {key: join_tensors(item, tensors) for key, item in value}
 
 
 def gather_state(parts, device):
-    """The state dicts of a run's parts (a dict of modules, optimizer ...) and of the random generators."""
+    """The state dicts of a run's parts (a dict of modules, optimizer ...) and of every rank's random generators.
+
+    `tables` names what has a row per class, spread over ranks: DTensors if there are several.
+    """
     state = {name: part.state_dict() for name, part in parts.items()}
-    state["rng"] = torch.get_rng_state()
+    state["rng"] = torch.stack(everyones(torch.get_rng_state()))  # (ranks, bytes)
     if device.type != "cpu":
-        state["device_rng"] = torch.get_device_module(device).get_rng_state()
+        state["device_rng"] = torch.stack(everyones(torch.get_device_module(device).get_rng_state()))
+    state["tables"] = []
+    head, optimizer = parts["head"], parts["optimizer"]
+    if hasattr(head, "sharded"):
+        number = [p is head.weight for group in optimizer.param_groups for p in group["params"]].index(True)
+        moments = dict(state["optimizer"]["state"].get(number, {}))
+        for key, value in moments.items():
+            if value.ndim:
+                moments[key] = head.sharded(value)
+                state["tables"].append(f"run.optimizer.state.{number}.{key}")
+        if moments:
+            state["optimizer"]["state"][number] = moments
+        state["tables"].append("run.head.weight")
     return state
 
 
-def restore_state(parts, saved, device, path):
+def restore_state(parts, saved, device, path, rank=0):
     """The way back from `gather_state`; a part that does not fit is named with what differs."""
+    for moments in saved["optimizer"]["state"].values():
+        moments.update({key: value.to_local() for key, value in moments.items() if hasattr(value, "to_local")})
     for name, part in parts.items():
         try:
             part.load_state_dict(saved[name])
@@ -94,9 +212,10 @@ def restore_state(parts, saved, device, path):
                 f"the checkpoint in {path} holds another {name} than this config builds ({detail}); "
                 f"set the config back, or choose another output=."
             ) from error
-    torch.set_rng_state(saved["rng"])
-    if device.type != "cpu" and "device_rng" in saved:
-        torch.get_device_module(device).set_rng_state(saved["device_rng"])
+    if rank < len(saved["rng"]):  # a rank that was not there before keeps the generator it has
+        torch.set_rng_state(saved["rng"][rank].clone())  # of a view, torch 2.15 would read the wrong memory
+        if device.type != "cpu" and "device_rng" in saved:
+            torch.get_device_module(device).set_rng_state(saved["device_rng"][rank].clone())
 
 
 def run_identity(config, num_classes):
@@ -106,7 +225,8 @@ def run_identity(config, num_classes):
         embedding_size=config.embedding_size,
         num_classes=num_classes,
         head="softmax" if config.loss == "softmax" else "margin softmax",
-        optimizer=config.optimizer,
+        # AdamW that steps by rows counts steps by rows
+        optimizer=config.optimizer + (" by rows" if config.optimizer == "adamw" and config.sample_rate < 1 else ""),
     )
 
 

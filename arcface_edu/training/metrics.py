@@ -5,6 +5,9 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+
+from arcface_edu.training.distributed import alone, sum_over_ranks
 
 BINS = 90  # of 2 degrees each, over 0 ... 180
 
@@ -32,25 +35,33 @@ class Meter:
         self.histogram += torch.histc(angles, BINS, 0, 180)
         self.images += len(angles)
 
+    def everyones(self):
+        """Sums, histogram and number of images of all ranks together; every rank has to call it."""
+        *sums, images = sum_over_ranks(torch.cat([self.sums, self.sums.new_tensor([self.images])]))
+        return torch.stack(sums), sum_over_ranks(self.histogram), int(images)
+
     def line(self):
-        """The averages, as numbers."""
-        loss, angle = (self.sums / max(1, self.images)).tolist()
+        """The averages over all ranks, as numbers; every rank has to call it."""
+        sums, histogram, images = self.everyones()
+        loss, angle = (sums / max(1, images)).tolist()
         seconds = time.perf_counter() - self.began
         return dict(
             loss=loss,
-            images_per_second=round(self.images / seconds, 1),
+            images_per_second=round(images / seconds, 1),
             target_angle=angle,
             waiting=round(self.waited / seconds, 4),
-            target_angle_histogram=[int(count) for count in self.histogram.tolist()],
+            target_angle_histogram=[int(count) for count in histogram.tolist()],
         )
 
     def state_dict(self):
-        return dict(sums=self.sums, histogram=self.histogram, images=self.images)
+        return dict(zip(("sums", "histogram", "images"), self.everyones(), strict=True))
 
     def load_state_dict(self, state):
-        self.sums.copy_(state["sums"])
-        self.histogram.copy_(state["histogram"])
-        self.images = state["images"]
+        """What all ranks had counted becomes rank 0's, so that it is counted once."""
+        if alone() or dist.get_rank() == 0:
+            self.sums.copy_(state["sums"])
+            self.histogram.copy_(state["histogram"])
+            self.images = state["images"]
 
 
 class MetricsLog:
@@ -83,6 +94,16 @@ class MetricsLog:
         self.file.close()
         if self.board:
             self.board.close()
+
+
+class NoLog:
+    """What ranks other than the first have in its place."""
+
+    def write(self, **line):
+        pass
+
+    def close(self):
+        pass
 
 
 def read_metrics(path):

@@ -48,20 +48,21 @@ class Schedule:
     peak: float  # the rate that warm-up climbs to
     steps_per_epoch: int
     total_steps: int
+    total_batch: int  # images a step, of all processes
     warmup_steps: int
     decay_steps: tuple | None  # rate x 0.1 at each; None = polynomial
     power: float
 
     @classmethod
-    def of(cls, config, num_images):
-        total_batch = config.batch_size * config.gradient_acc
+    def of(cls, config, num_images, world_size=1):
+        total_batch = config.batch_size * config.gradient_acc * world_size
         per_epoch = max(1, num_images // total_batch)
         peak, decay_steps = config.lr, None
         if config.decay_epoch is not None:  # the older recipe: lr is meant for a batch of 512
             peak = config.lr * total_batch / 512
             decay_steps = tuple(round(epoch * per_epoch) for epoch in config.decay_epoch)
         warmup = round(max(0, config.warmup_epoch) * per_epoch)
-        return cls(peak, per_epoch, per_epoch * config.num_epoch, warmup, decay_steps, config.poly_power)
+        return cls(peak, per_epoch, per_epoch * config.num_epoch, total_batch, warmup, decay_steps, config.poly_power)
 
     def rate(self, step):
         """The learning rate of step 0, 1, ...: warm-up begins at a small share of the peak, not at the peak."""

@@ -1,19 +1,28 @@
 """Which device a run uses, and in which number format its network computes there."""
 
 import torch
+import torch.distributed as dist
 
 from arcface_edu.errors import ConfigError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name=None):
-    """The device called `name`, or the machine's accelerator, or else the CPU."""
-    if name is None:
-        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+def choose_device(name=None, local_rank=0):
+    """The device called `name`, or the machine's accelerator, or else the CPU.
+
+    local_rank: among the processes of this machine; each takes the accelerator of its own number.
+    """
+    if name is None and not torch.accelerator.is_available():
+        return torch.device("cpu")
+    name = name or torch.accelerator.current_accelerator().type
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local_rank)
         torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.accelerator.set_device_index(device.index)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f'device="{name}" cannot be used here: {str(error).splitlines()[0]}') from error
     return device
@@ -44,5 +53,14 @@ def autocast(device, dtype):
 
 
 def build_scaler(device, dtype):
-    """fp16 alone needs its loss scaled up, so that small gradients do not vanish; elsewhere this does nothing."""
-    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    """fp16 alone needs its loss scaled up, so that small gradients do not vanish; elsewhere this does nothing.
+
+    When one rank's shard of the head overflows, all ranks have to skip the step: PyTorch's scaler for sharded weights
+    asks all of them.
+    """
+    enabled = dtype == torch.float16
+    if enabled and dist.is_initialized():
+        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler  # a slow import
+
+        return ShardedGradScaler(device.type, process_group=dist.group.WORLD)
+    return torch.amp.GradScaler(device.type, enabled=enabled)

@@ -1,6 +1,7 @@
 """Before the loop: the folder of the run, its data, and the keys that the config leaves to the data."""
 
 import math
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.training.distributed import ALONE
 
 RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", "tensorboard")
 AUTOMATIC_HOLD_OUT = 10  # from so many people on, a fifth of a folder is kept to verify on
@@ -24,11 +26,14 @@ class PairSet(NamedTuple):
     is_same: np.ndarray  # (N,) bool
 
 
-def open_output(config):
-    """The run's folder. A new run never overwrites an old one: that moves aside, to earlier-<n>/ in the same folder."""
+def open_output(config, world=ALONE):
+    """The run's folder, which rank 0 makes ready.
+
+    A new run never overwrites an old one: that moves aside, to earlier-<n>/ in the same folder.
+    """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    if not config.resume and (output / "metrics.jsonl").exists():
+    if world.leads and not config.resume and (output / "metrics.jsonl").exists():
         aside = next(p for n in range(1, 10**6) if not (p := output / f"earlier-{n}").exists())
         aside.mkdir()
         for name in RUN_FILES:
@@ -38,7 +43,7 @@ def open_output(config):
     return output
 
 
-def prepare_data(config):
+def prepare_data(config, world_size=1):
     """The training faces and the verification pairs of a config.  returns: data set, list of PairSet.
 
     Fills in what the config leaves open (rec, num_classes, num_image, batch_size, num_epoch, lr); counts that it does
@@ -61,7 +66,7 @@ def prepare_data(config):
                 f"correct the config, or leave {key} out: it is read from the data."
             )
         config[key] = found
-    fit_to_data(config)
+    fit_to_data(config, world_size)
     pair_sets = [PairSet(path.stem, *read_pairs(path)) for path in pair_files]
     if config.hold_out and isinstance(faces, FolderFaces):
         pair_sets.append(PairSet("held_out", *held_out_pairs(root, config.hold_out, config.draw_pairs, config.seed)))
@@ -105,21 +110,45 @@ def find_pair_files(config, root):
     return files
 
 
-def fit_to_data(config):
+def fit_to_data(config, world_size):
     """Batch, epochs and rate where the config leaves them open.
 
     About 1,500 steps of up to 64 images, as in the default run, but no more than 40 epochs: of 300 photographs a small
     network knows each by heart after a few hundred steps. The rate goes with the batch.
     """
     images = config.num_image
-    if config.batch_size is None:
-        config.batch_size = min(64, max(8, 2 ** int(math.log2(images / 8)))) if images >= 16 else 2
-    if config.batch_size * config.gradient_acc > images:
+    if world_size > config.num_classes:
         raise ConfigError(
-            f"a step takes batch_size x gradient_acc = {config.batch_size * config.gradient_acc:,} images, "
-            f"but there are only {images:,}; set batch_size={max(2, images // 4)} or less."
+            f"{world_size} processes are to share the centres of {config.num_classes} people, some would have none; "
+            f"start at most {config.num_classes}."
+        )
+    if config.batch_size is None:
+        fitted = min(64, max(8, 2 ** int(math.log2(images / 8)))) if images >= 16 else 2
+        config.batch_size = max(2, fitted // world_size)
+    batch = config.batch_size * world_size
+    if batch * config.gradient_acc > images:
+        raise ConfigError(
+            f"a step takes batch_size x gradient_acc{' x processes' if world_size > 1 else ''} = "
+            f"{batch * config.gradient_acc:,} images, but there are only {images:,}; "
+            f"set batch_size={max(2, images // 4 // world_size)} or less{', or start fewer' if world_size > 1 else ''}."
         )
     if config.num_epoch is None:
-        config.num_epoch = max(1, min(40, round(1500 * config.batch_size / images)))
+        config.num_epoch = max(1, min(40, round(1500 * batch / images)))
     if config.lr is None:
-        config.lr = 0.1 * config.batch_size * config.gradient_acc / 64
+        config.lr = 0.1 * batch * config.gradient_acc / 64
+
+
+def describe_data(config, faces):
+    """What all processes of a run must have alike: the keys of its config, and the labels of its first images."""
+    labels = [label_of(faces, place) for place in range(min(1000, len(faces)))]
+    own = ("output", "device", "rec", "num_workers")  # paths and machines may differ
+    return {key: value for key, value in config.items() if key not in own} | {
+        "a hash of the first labels": zlib.crc32(np.array(labels, dtype=np.int64).tobytes())
+    }
+
+
+def label_of(faces, place):
+    try:
+        return faces.encoded(place)[1]
+    except DataError:  # the loop will name that record
+        return -1

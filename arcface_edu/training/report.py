@@ -1,6 +1,7 @@
 """Verification during a run, and what a run shows at its end: figures and a few lines."""
 
 import numpy as np
+import torch
 
 from arcface_edu.data.images import decode, fit
 from arcface_edu.evaluation.baseline import pixel_embeddings
@@ -10,16 +11,21 @@ from arcface_edu.figures.angles import plot_pair_angles, plot_target_angles
 from arcface_edu.figures.faces import plot_pairs
 from arcface_edu.figures.runs import plot_curves, plot_roc
 from arcface_edu.figures.style import save
+from arcface_edu.training.distributed import ALONE, average_bn_statistics, everyones
 from arcface_edu.training.metrics import read_metrics
 
 HARDEST = 8  # pairs of either kind in the picture
 
 
-def evaluate_all(model, pair_sets, log, step):
-    """Verify on every pair set, and write a line each to the log.  returns: dict name -> result of `verify_pairs`."""
+def evaluate_all(model, pair_sets, log, step, world=ALONE):
+    """Verify on every pair set, and write a line each to the log.  returns: dict name -> result of `verify_pairs`.
+
+    Every rank has to call it: each embeds its part of the images, and all get the same results.
+    """
+    average_bn_statistics(model)
     results = {}
     for pairs in pair_sets:
-        result = verify_pairs(embed(model, pairs.images, progress=f"verifying on {pairs.name}"), pairs.is_same)
+        result = verify_pairs(embed_together(model, pairs, world), pairs.is_same)
         results[pairs.name] = result
         log.write(
             step=step,
@@ -32,6 +38,15 @@ def evaluate_all(model, pair_sets, log, step):
             threshold=result["threshold"],
         )
     return results
+
+
+def embed_together(model, pairs, world):
+    """Embeddings (2N, D) of a pair set's images, of which each rank computes a run."""
+    share = -(-len(pairs.images) // world.size)
+    own = pairs.images[world.rank * share : (world.rank + 1) * share] or pairs.images[:1]  # none is left: any will do
+    progress = f"verifying on {pairs.name}" if world.leads else None
+    embeddings = embed(model, own, progress=progress)
+    return torch.cat(everyones(embeddings))[: len(pairs.images)]
 
 
 def report(output, results, pair_sets, seconds):

@@ -1,0 +1,191 @@
+"""Processes: who this one is, and the few things that all of them must agree on.
+
+    torchrun --nproc_per_node=2 -m arcface_edu.train        two processes on this machine
+    python -m arcface_edu.train                             one, which needs no process group at all
+
+Every function here also works alone, where it does next to nothing.
+"""
+
+import contextlib
+import datetime
+import os
+import warnings
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.nn.parallel import DistributedDataParallel
+
+from arcface_edu.errors import ArcfaceError, ConfigError, TrainingError
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+COMPRESSION = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+
+
+class World(NamedTuple):
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among the processes of this machine
+
+    @property
+    def leads(self):
+        """The one process that prints and writes what all share."""
+        return self.rank == 0
+
+
+ALONE = World()
+
+
+def read_world():
+    """Who this process is, from the variables that torchrun sets."""
+    present = [name for name in VARIABLES if name in os.environ]
+    if not {"RANK", "WORLD_SIZE"} & set(present):
+        return ALONE
+    if missing := [name for name in VARIABLES if name not in present]:
+        raise ConfigError(
+            f"the environment has {', '.join(present)} but not {', '.join(missing)}; start several processes with "
+            f"`torchrun --nproc_per_node=N -m arcface_edu.train ...`, which sets them all."
+        )
+    return World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+
+
+@contextlib.contextmanager
+def join_world(timeout_seconds=600):
+    """Join the processes that torchrun started.  yields: World.
+
+    PyTorch takes nccl for tensors on CUDA and gloo for those on the CPU. Processes other than the first print nothing;
+    if one fails, all end with its error, which is printed once.
+    """
+    world = read_world()
+    if world.size == 1:
+        yield world
+        return
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        # torchrun keeps one store over its restarts: what processes that are dead now left there must not be read.
+        store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(store=store, timeout=timeout, rank=world.rank, world_size=world.size)
+    except (RuntimeError, ValueError) as error:  # also dist.DistError
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"rank {world.rank} cannot meet the other processes at {where} ({first_line(error)}); is that port taken, "
+            f"or the machine out of reach? torchrun's --master_port and --rdzv_endpoint choose another."
+        ) from error
+    with open(os.devnull, "w") as nowhere:
+        try:
+            with contextlib.nullcontext() if world.leads else contextlib.redirect_stdout(nowhere):
+                yield world
+        except Exception as error:
+            raise tell_once(error, world, store) from error
+    dist.destroy_process_group()
+
+
+def tell_once(error, world, store):
+    """Of the errors that processes end with, the first is the cause, and it alone is printed; a note in the store says
+    whose that is. The others have only lost the connection to a process that is gone."""
+    words = ("gloo", "nccl", "connection")  # gloo has no error class of its own
+    lost = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    if lost:
+        reason = first_line(error).split("] ", 1)[-1].split(". ")[0]  # without the place in gloo's source
+        error = TrainingError(
+            f"rank {world.rank} has lost another process ({reason}): it died, hangs or was cut off; "
+            f"resume=True goes on from the last checkpoint."
+        )
+    with contextlib.suppress(RuntimeError):  # the store may be gone as well
+        mine = f"rank {world.rank}"
+        first = store.compare_set("failed", "", mine).decode()
+        error.said_elsewhere = first != mine
+        if error.said_elsewhere and not isinstance(error, (ArcfaceError, OSError)):
+            error = TrainingError(f"{first} failed.")
+            error.said_elsewhere = True
+    return error
+
+
+def first_line(error):
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
+
+
+def alone():
+    return not dist.is_initialized()
+
+
+def everyones(thing):
+    """A plain value of every rank, as a list by rank."""
+    if alone():
+        return [thing]
+    things = [None] * dist.get_world_size()
+    dist.all_gather_object(things, thing)
+    return things
+
+
+def sum_over_ranks(tensor):
+    """The sum of every rank's tensor, on every rank."""
+    if not alone():
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@contextlib.contextmanager
+def one_by_one(world):
+    """Within it, one process of each machine goes first, and the others follow when it is through."""
+    if not alone() and world.local_rank > 0:
+        dist.barrier()
+    yield
+    if not alone() and world.local_rank == 0:
+        dist.barrier()
+
+
+def same_everywhere(things):
+    """Raise ConfigError, on every rank, if a dict of plain values is not the same on all: names rank and key."""
+    everyone = everyones(things)
+    for rank, theirs in enumerate(everyone):
+        for key, value in everyone[0].items():
+            if theirs.get(key) != value:
+                raise ConfigError(
+                    f"rank {rank} has {key}={theirs.get(key)!r} and rank 0 has {value!r}; "
+                    f"all processes of a run need the same config and the same data."
+                )
+
+
+def distribute(module, config, device):
+    """The module as all processes train it together: after a backward pass each has the mean of all gradients."""
+    if alone():
+        return module
+    if config.sync_bn:
+        if device.type == "cpu":
+            raise ConfigError("sync_bn=True needs GPUs: PyTorch has no SyncBatchNorm for the CPU; leave it out here.")
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    # Each rank's BN keeps statistics of its own images; `average_bn_statistics` brings them together when they count.
+    with warnings.catch_warnings():  # from torch 2.15 on, broadcast_buffers is being renamed; 2.9 knows this name alone
+        warnings.simplefilter("ignore", FutureWarning)
+        together = DistributedDataParallel(
+            module, bucket_cap_mb=config.ddp_bucket_mb, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+    if config.gradient_compression:
+        together.register_comm_hook(None, COMPRESSION[config.gradient_compression])
+    return together
+
+
+@contextlib.contextmanager
+def averaging(modules, now):
+    """Forward and backward within it average gradients over ranks `now`, or else only add to this rank's own."""
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            if isinstance(module, DistributedDataParallel) and not now:
+                stack.enter_context(module.no_sync())
+        yield
+
+
+def average_bn_statistics(model):
+    """Each rank's BN has seen its own images only; the mean over ranks goes into evaluation and checkpoints."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    statistics = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+    if alone() or not statistics:
+        return
+    means = sum_over_ranks(torch.cat(statistics)) / dist.get_world_size()  # all in one message
+    for statistic, mean in zip(statistics, means.split([len(s) for s in statistics]), strict=True):
+        statistic.copy_(mean)

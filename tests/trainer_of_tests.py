@@ -1,0 +1,59 @@
+"""The training command with a small network without BN, and faults on demand: what `torchrun` starts in test_ddp.py.
+
+BN normalises over the images of one rank, so that only a network without it computes the same however a batch is split.
+FAULT=<rank>:<step>:<kind> in the environment makes that rank fail there, once: "kill" (SIGKILL), "term" (SIGTERM to
+itself) or "diverge" (another seed than the rest).
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from arcface_edu import train
+
+
+class Linear(nn.Module):
+    """A network without BN, whose gradient of a batch is exactly the mean of its parts'."""
+
+    def __init__(self, *_):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(3 * 28 * 28, 128)
+
+    def forward(self, images):
+        return self.fc(nn.functional.avg_pool2d(images, 4).flatten(1))
+
+
+def failing_draw(draw, fault_step, kind):
+    """`draw_mirrored`, which the loop calls once a step, with a fault in it."""
+
+    def draw_or_fail(parts, world_size, batch_size, step, seed):
+        if step == fault_step:
+            os.kill(os.getpid(), dict(kill=signal.SIGKILL, term=signal.SIGTERM)[kind])
+        return draw(parts, world_size, batch_size, step, seed)
+
+    return draw_or_fail
+
+
+if __name__ == "__main__":
+    train.build_model = Linear
+    rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
+    first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if os.environ.get("RANK") == rank and first_life:
+        if kind == "diverge":
+            sys.argv.append("seed=7")
+        else:
+            train.draw_mirrored = failing_draw(train.draw_mirrored, int(step), kind)
+    status = 0
+    try:
+        train.main()
+    except SystemExit as left:
+        status = left.code
+        raise
+    finally:
+        if folder := os.environ.get("STATUS_FOLDER"):
+            Path(folder, os.environ.get("RANK", "0")).write_text(str(status))
