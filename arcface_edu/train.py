@@ -109,6 +109,8 @@ def train(config, world=ALONE):
         # With more or fewer processes, an epoch may have another number of steps; the place in the epochs stays.
         stretch = schedule.steps_per_epoch / saved["steps_per_epoch"]
         step, updates = round(saved["step"] * stretch), round(saved["updates"] * stretch)
+    elif config.resume:
+        print(f"{output} holds no checkpoint yet: resume=True begins anew.")
     log = NoLog()
     if world.leads:
         log = MetricsLog(output / "metrics.jsonl", up_to_step=step and saved["step"])

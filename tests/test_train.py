@@ -166,6 +166,7 @@ def test_other_ways_to_train_also_learn(words, tmp_path, more):
     assert training[-1]["loss"] < 0.7 * training[0]["loss"]
 
 
+@pytest.mark.slow
 def test_a_new_run_moves_an_old_one_aside(words, tmp_path, capsys):
     for _ in range(2):
         train(load_config("own_data", [*words, "num_epoch=1"]))
@@ -188,6 +189,7 @@ def broken_copy(drawn, tmp_path, records):
     return copy
 
 
+@pytest.mark.slow
 def test_broken_records_are_skipped_and_named_up_to_a_limit(drawn, words, tmp_path, capsys):
     copy = broken_copy(drawn, tmp_path, [3, 50, 77])
     train(load_config("own_data", [*words, f"rec={copy}", "num_epoch=1", "batch_size=20", "seed=5"]))
@@ -202,6 +204,7 @@ def test_broken_records_are_skipped_and_named_up_to_a_limit(drawn, words, tmp_pa
     assert "more than 1 records could not be read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_evidence(words, tmp_path, capsys, monkeypatch):
     class Sick(train_module.build_head(load_config(), 12).__class__):
         def forward(self, embeddings, labels):
@@ -219,6 +222,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_evidence(words, t
     assert [load_checkpoint(path)["step"] for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == [5, 7]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_a_sentence_and_keeps_the_last_checkpoint(words, tmp_path):
     resource = pytest.importorskip("resource")
     train(load_config("own_data", [*words, "num_epoch=1"]))
@@ -302,6 +306,7 @@ def test_bad_input_ends_in_one_sentence(drawn, tmp_path, capsys, prepare, senten
     assert not os.path.exists("harm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [(["network=r18"], "network='r10', this run has 'r18'"), (["rec={other}"], "num_classes=12, this run has 11")],
@@ -323,6 +328,7 @@ def test_a_checkpoint_of_another_run_is_refused(drawn, words, tmp_path, capsys, 
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_photographs_in_folders_train_with_one_argument(drawn, tmp_path, monkeypatch, capsys):
     reader = RecordReader(drawn / "train.rec")
     for key in range(1, 121):

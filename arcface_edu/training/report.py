@@ -96,7 +96,8 @@ def draw_hardest(pairs, cosines):
 
 
 def peak_memory():
-    """The most memory that the process has held, in GiB."""
+    """The most memory that the process has held, and the largest of those it started, added up in GiB."""
     import resource  # not on Windows
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(one).ru_maxrss for one in who) / 2**20  # Linux counts in KiB
