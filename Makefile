@@ -1,12 +1,17 @@
 # make train   train on drawn faces, from nothing           make test        prove that everything works
 # make pics    draw the pictures of README again            make test-fast   the same without training runs
+# make train-ddp   the same training shared by two processes on this machine
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-fast lint pics clean
+.PHONY: train train-ddp test test-fast lint pics clean
 
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
+
+train-ddp: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node=2 -m arcface_edu.train drawn_faces batch_size=32 \
+		output=runs/drawn_faces_ddp $(ARGS)
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest

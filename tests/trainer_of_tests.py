@@ -43,7 +43,7 @@ if __name__ == "__main__":
     train.build_model = Linear
     rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
     first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    if os.environ.get("RANK") == rank and first_life:
+    if os.environ.get("RANK", "0") == rank and first_life:
         if kind == "diverge":
             sys.argv.append("seed=7")
         else:
