@@ -16,7 +16,7 @@ PEOPLE = range(200, 208)  # of the population with seed 0
 def main():
     rows = [[decode(photo) for photo in draw_person(seed=0, person=person, photos=8)] for person in PEOPLE]
     save(contact_sheet(rows, title="Every row is one person, drawn eight times"), HERE / "drawn_faces.png")
-    for name in ("target_angles", "pair_angles_drawn", "hardest_pairs_drawn", "roc_drawn"):
+    for name in ("target_angles", "pair_angles_drawn", "hardest_pairs_drawn"):
         shutil.copyfile(RUN / "figures" / f"{name}.png", HERE / f"{name}.png")
 
 

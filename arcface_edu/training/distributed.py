@@ -131,12 +131,18 @@ def sum_over_ranks(tensor):
 
 @contextlib.contextmanager
 def one_by_one(world):
-    """Within it, one process of each machine goes first, and the others follow when it is through."""
-    if not alone() and world.local_rank > 0:
-        dist.barrier()
-    yield
-    if not alone() and world.local_rank == 0:
-        dist.barrier()
+    """Within it, one process of each machine goes first, and the others follow; its error is theirs as well."""
+    if world.local_rank > 0:
+        if problem := next(filter(None, everyones(None)), None):
+            raise ConfigError(problem)
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        everyones(str(error))
+        raise
+    everyones(None)
 
 
 def same_everywhere(things):
