@@ -12,7 +12,7 @@ config.scale = 32.0  # a quarter of the 512 dimensions bears half the scale: s^2
 
 config.batch_size = 64
 config.lr = 0.1
-config.num_epoch = 6
+config.num_epoch = 7
 config.warmup_epoch = 0.5
 config.num_workers = 1
 config.verbose = 0
