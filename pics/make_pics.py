@@ -1,4 +1,4 @@
-"""Draw the pictures of README again: `make pics`. The angles and curves are those of the run in runs/drawn_faces."""
+"""Draw the pictures of README again: `make pics`. The angles and pairs are those of the run in runs/drawn_faces."""
 
 import shutil
 from pathlib import Path
