@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from arcface_edu import train
+from arcface_edu.training import learner
 
 
 class Linear(nn.Module):
@@ -40,7 +41,7 @@ def failing_draw(draw, fault_step, kind):
 
 
 if __name__ == "__main__":
-    train.build_model = Linear
+    learner.build_model = Linear
     rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
     first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if os.environ.get("RANK", "0") == rank and first_life:
