@@ -16,6 +16,7 @@ import os
 import time
 
 import torch
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from arcface_edu.config import load_config
@@ -44,6 +45,7 @@ from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
 from arcface_edu.training.optim import Schedule, set_rate
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
 from arcface_edu.training.prepare import describe_data, open_output, prepare_data
+from arcface_edu.training.profiling import profiling
 from arcface_edu.training.report import evaluate_all, report
 from arcface_edu.training.stopping import listen_for_stop
 
@@ -104,11 +106,12 @@ def train(config, world=ALONE):
         log = MetricsLog(output / "metrics.jsonl", up_to_step=step and saved["step"])
         (output / "config.json").write_text(json.dumps(config, indent=1))
 
+    @record_function("save")
     def save():
         average_bn_statistics(model)
         state = dict(step=step, updates=updates, steps_per_epoch=schedule.steps_per_epoch, run=run)
         state.update(gather_state(parts, device))
-        save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints)
+        return save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints, config.async_save)
 
     expected = head.expected_first_loss()
     print(
@@ -133,23 +136,27 @@ def train(config, world=ALONE):
         world_size=world.size,
     )
     batches = load(faces, shuffled, config.num_workers, device)
-    broken = 0
+    broken, saving = 0, None
     look = dict(unit="step", dynamic_ncols=True, smoothing=0.05, disable=not world.leads)
     progress = tqdm(total=schedule.total_steps, initial=step, **look)
     stopping = False
-    with listen_for_stop() as stop, progress:
+    recording = profiling(config, output, world, schedule.total_steps - step)
+    with listen_for_stop() as stop, progress, recording as recorded_a_step:
         while step < schedule.total_steps and not stopping:
             model.train()
             set_rate(learner.optimizer, schedule.rate(updates))
             asked = time.perf_counter()
-            step_batches = [next(batches) for _ in range(config.gradient_acc)]
+            with record_function("waiting for data"):
+                step_batches = [next(batches) for _ in range(config.gradient_acc)]
             meter.waited += time.perf_counter() - asked
 
             # What one rank alone has noticed, all have to know: one that stopped or skipped alone would leave the
             # others waiting for ever. All of it travels in one small message.
             unread = any(batch.broken or batch.fatal for batch in step_batches)
             too_few = [len(batch.labels) < 2 for batch in step_batches]  # BN cannot normalise one image alone
-            stopping, unread, *too_few = sum_over_ranks(torch.tensor([bool(stop.name), unread, *too_few])).tolist()
+            with record_function("agree"):
+                seen = sum_over_ranks(torch.tensor([bool(stop.name), unread, *too_few]))
+            stopping, unread, *too_few = seen.tolist()
             if unread:
                 broken = report_broken(step_batches, broken, config.max_corrupt)
             mirrored = draw_mirrored(config.gradient_acc, world.size, config.batch_size, step, config.seed)
@@ -171,6 +178,7 @@ def train(config, world=ALONE):
             updates += bool(usable) and learner.update()
             step += 1
             progress.update()
+            recorded_a_step()
 
             if step % config.frequent == 0 or step == schedule.total_steps:
                 line = meter.line()
@@ -182,11 +190,17 @@ def train(config, world=ALONE):
                 )
             at_epoch_end = step % schedule.steps_per_epoch == 0
             if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
-                save()
+                if saving:
+                    saving.finish()
+                saving = save()
+            elif saving:
+                saving.finish(wait=False)
             if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
                 with autocast(device, dtype):
                     evaluate_all(model, pair_sets, log, step, world)
 
+    if saving:
+        saving.finish()
     if stopping:
         log.close()
         name, status = next((name, status) for name, status in everyones((stop.name, stop.status)) if name)

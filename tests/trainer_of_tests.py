@@ -2,12 +2,13 @@
 
 BN normalises over the images of one rank, so that only a network without it computes the same however a batch is split.
 FAULT=<rank>:<step>:<kind> in the environment makes that rank fail there, once: "kill" (SIGKILL), "term" (SIGTERM to
-itself) or "diverge" (another seed than the rest).
+itself), "hang" or "diverge" (another seed than the rest).
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -34,6 +35,8 @@ def failing_draw(draw, fault_step, kind):
 
     def draw_or_fail(parts, world_size, batch_size, step, seed):
         if step == fault_step:
+            if kind == "hang":
+                time.sleep(1000)
             os.kill(os.getpid(), dict(kill=signal.SIGKILL, term=signal.SIGTERM)[kind])
         return draw(parts, world_size, batch_size, step, seed)
 
