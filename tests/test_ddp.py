@@ -79,9 +79,9 @@ def assert_equal_runs(one, other):
             assert a[key] == pytest.approx(b[key], rel=1e-3)
 
 
-@pytest.mark.parametrize("more", [[], ["loss=softmax"]])
-def test_two_ranks_train_what_one_does(words, tmp_path, more):
-    for processes in (1, 2):
+@pytest.mark.parametrize(("one", "two"), [([], []), (["loss=softmax"],) * 2, ([], ["batch_size=4", "gradient_acc=3"])])
+def test_two_ranks_train_what_one_does(words, tmp_path, one, two):
+    for processes, more in ((1, one), (2, two)):
         output = [f"output={tmp_path / str(processes)}"]
         status, said, errors = run(processes, [*words, *more, *output])
         assert status == 0, errors
@@ -245,6 +245,13 @@ def test_profile_records_every_rank(words, tmp_path):
         }
         assert len(timeline["compute"]) and len(timeline["communication"])
         assert f"rank {rank}: a step takes" in said
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all(words, tmp_path):
+    assert_one_sentence(2, words, "the loss is nan at step 4", tmp_path, FAULT="1:4:nan")
+    for rank in (0, 1):
+        evidence = torch.load(tmp_path / "run" / f"non_finite_step_4_rank_{rank}.pt", weights_only=True)
+        assert all(torch.isfinite(value).all() for value in evidence["model"].values())
 
 
 def test_asked_to_stop_torchrun_saves_and_leaves(words, tmp_path):

@@ -2,7 +2,7 @@
 
 BN normalises over the images of one rank, so that only a network without it computes the same however a batch is split.
 FAULT=<rank>:<step>:<kind> in the environment makes that rank fail there, once: "kill" (SIGKILL), "term" (SIGTERM to
-itself), "hang" or "diverge" (another seed than the rest).
+itself), "hang", "nan" (in its images) or "diverge" (another seed than the rest).
 """
 
 import os
@@ -35,6 +35,9 @@ def failing_draw(draw, fault_step, kind):
 
     def draw_or_fail(parts, world_size, batch_size, step, seed):
         if step == fault_step:
+            if kind == "nan":
+                train.augment = lambda images, _: images * float("nan")
+                return draw(parts, world_size, batch_size, step, seed)
             if kind == "hang":
                 time.sleep(1000)
             os.kill(os.getpid(), dict(kill=signal.SIGKILL, term=signal.SIGTERM)[kind])

@@ -1,0 +1,81 @@
+"""One step: what a rank notices of an overflow, all act upon; DataParallel says when it cannot be."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from ranks import run_on_ranks
+
+from arcface_edu.config import load_config
+from arcface_edu.training.distributed import World
+from arcface_edu.training.learner import build_learner
+
+CPU = torch.device("cpu")
+
+
+def small(*words):
+    return load_config("drawn_faces", ["embedding_size=16", "max_norm=0", "device=cpu", *words])
+
+
+def step_with_overflow_on(rank):
+    """Whether the step was taken, and whether weights moved: of an fp16 step in which that rank's shard overflows."""
+    me = World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
+    learner = build_learner(small("amp_dtype=fp16"), 10, CPU, torch.float16, me)
+    learner.scaler.scale(torch.zeros(()))  # makes its scale, which at first is so large that anything overflows
+    learner.scaler.update(16.0)
+    before = [p.detach().clone() for p in (*learner.model.parameters(), learner.head.weight)]
+    generator = torch.Generator().manual_seed(me.rank)
+    images, labels = torch.randn(4, 3, 112, 112, generator=generator), torch.arange(4)
+    with learner.averaging(now=True):
+        learner.backward(learner.loss(images, labels))
+    if me.rank == rank:
+        learner.head.weight.grad[0, 0] = float("inf")
+    taken, scale = learner.update(), learner.scaler.get_scale()
+    after = (*learner.model.parameters(), learner.head.weight)
+    return taken, scale, any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def first_overflows():
+    return step_with_overflow_on(0)
+
+
+def last_overflows():
+    return step_with_overflow_on(1)
+
+
+def none_overflows():
+    return step_with_overflow_on(None)
+
+
+@pytest.mark.parametrize("work", [first_overflows, last_overflows])
+def test_no_rank_steps_alone_when_another_overflows(work):
+    for outcomes in run_on_ranks(work, [2]).values():
+        assert [(taken, moved) for taken, _, moved in outcomes] == [(False, False)] * 2
+        assert {scale for _, scale, _ in outcomes} == {8.0}
+
+
+def test_without_overflow_all_step():
+    for outcomes in run_on_ranks(none_overflows, [1, 2]).values():
+        assert {(taken, scale, moved) for taken, scale, moved in outcomes} == {(True, 16.0, True)}
+
+
+def test_data_parallel_says_why_it_stays_out(capsys):
+    learner = build_learner(small("parallel=dp"), 10, CPU, torch.float32)
+    assert learner.model_together is learner.model
+    assert "parallel=dp copies the network to several GPUs, but the run is on the cpu" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(
+    torch.accelerator.device_count() < 2, reason="DataParallel needs two GPUs, and this machine has fewer"
+)
+def test_data_parallel_computes_what_one_gpu_does():
+    device = torch.accelerator.current_accelerator()
+    images, labels = torch.randn(8, 3, 112, 112, device=device), torch.arange(8, device=device)
+    losses = {}
+    for way in ("ddp", "dp"):
+        learner = build_learner(small(f"parallel={way}", "fp16=False"), 10, device, torch.float32)
+        learner.model.eval()  # BN of a part of the batch is not that of the whole
+        losses[way] = learner.loss(images, labels)
+        learner.backward(losses[way])
+        losses[f"gradient {way}"] = learner.model.conv1.weight.grad
+    torch.testing.assert_close(losses["dp"], losses["ddp"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses["gradient dp"], losses["gradient ddp"], rtol=1e-3, atol=1e-5)
