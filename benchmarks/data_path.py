@@ -38,7 +38,7 @@ def per_image_float(faces, indices, transform):
 def per_batch_uint8(batches, indices, step):
     """The same by arcface_edu."""
     batch = batches.__getitems__(indices)
-    return augment(batch.images, draw_mirrored(len(batch.images), step, seed=0))
+    return augment(batch.images, draw_mirrored(1, 1, len(batch.images), step, seed=0)[0, 0])
 
 
 def main():
