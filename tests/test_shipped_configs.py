@@ -1,4 +1,4 @@
-"""The recipes that come with the package, against what was published; and the seed's config, which means what it did."""
+"""The recipes that come with the package, against what was published; and the seed's config, meaning what it did."""
 
 import re
 from pathlib import Path

@@ -103,3 +103,37 @@ def test_block_is_what_its_docstring_says(residual):
     inner = torch.where(inner > 0, inner, 0.25 * inner)
     expected = bn(narrow[1], torch.einsum("bihw,oi->bohw", inner, narrow[0].weight[:, :, 0, 0]))
     torch.testing.assert_close(block(x), x + expected if residual else expected, rtol=1e-4, atol=1e-5)
+
+
+def test_whole_network_is_what_its_published_names_say():
+    """The embedding computed again from nothing but a state dict: stages, strides and sums in their order."""
+    torch.manual_seed(0)
+    model = build_model("mbf", 32).eval()
+    for name, value in model.state_dict().items():
+        if "running" in name or name.endswith("1.bias"):
+            value.uniform_(0.5, 1.5)
+    images = torch.randn(2, 3, 112, 112)
+    w = model.state_dict()
+
+    def bn(name, value):
+        kinds = (w[f"{name}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(value, *kinds)
+
+    def conv(name, value, stride=1, padding=0):
+        weight = w[f"{name}.layers.0.weight"]
+        value = F.conv2d(value, weight, None, stride, padding, groups=value.shape[1] // weight.shape[1])
+        value = bn(f"{name}.layers.1", value)
+        return F.prelu(value, w[f"{name}.layers.2.weight"]) if f"{name}.layers.2.weight" in w else value
+
+    def bottleneck(name, value, stride=1):
+        inner = conv(f"{name}.layers.1", conv(f"{name}.layers.0", value), stride, padding=1)
+        return conv(f"{name}.layers.2", inner)
+
+    x = conv("layers.1", conv("layers.0", images, stride=2, padding=1), padding=1)
+    for stage, count in ((2, 4), (4, 6), (6, 2)):
+        x = bottleneck(f"layers.{stage}", x, stride=2)
+        for i in range(count):
+            x = x + bottleneck(f"layers.{stage + 1}.layers.{i}", x)
+    x = conv("features.layers.0", conv("conv_sep", x)).flatten(1)
+    expected = bn("features.layers.3", x @ w["features.layers.2.weight"].T)
+    torch.testing.assert_close(model(images), expected, rtol=1e-3, atol=1e-4)

@@ -84,6 +84,40 @@ def small(**changes):
     return VisionTransformer(**{"dim": 32, "depth": 3, "heads": 4, "embedding_size": 16, **changes})
 
 
+def test_whole_network_is_what_its_published_names_say():
+    """The embedding computed again, in float64, from a state dict alone. Variances are so small that eps counts."""
+    model = small().eval()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and value.ndim == 1:
+            value.uniform_(0.5, 1.5).mul_(1e-5 if "var" in name else 1)
+    images = torch.randn(2, 3, 112, 112)
+    embeddings = model(images)
+    images, w = images.double(), model.double().state_dict()
+
+    def linear(name, value):
+        return value @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+    def ln(name, value):
+        value = value - value.mean(-1, keepdim=True)
+        return value / (value.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def bn(name, value):
+        value = (value - w[f"{name}.running_mean"]) / (w[f"{name}.running_var"] + 2e-5).sqrt()
+        return value * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    patches = images[:, :, :108, :108].unflatten(3, (12, 9)).unflatten(2, (12, 9))  # (B, 3, 12, 9, 12, 9)
+    patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(2, 144, 3 * 81)
+    x = patches @ w["patch_embed.proj.weight"].flatten(1).T + w["patch_embed.proj.bias"] + w["pos_embed"]
+    for k in range(3):
+        q, key, v = linear(f"blocks.{k}.attn.qkv", ln(f"blocks.{k}.norm1", x)).view(2, 144, 3, 4, 8).unbind(2)
+        attention = (torch.einsum("bihd,bjhd->bhij", q, key) / 8**0.5).softmax(-1)
+        x = x + linear(f"blocks.{k}.attn.proj", torch.einsum("bhij,bjhd->bihd", attention, v).flatten(2))
+        x = x + linear(f"blocks.{k}.mlp.fc2", linear(f"blocks.{k}.mlp.fc1", ln(f"blocks.{k}.norm2", x)).clamp(0, 6))
+    x = bn("feature.1", linear("feature.0", ln("norm", x).flatten(1)))
+    by_hand = bn("feature.3", linear("feature.2", x))
+    torch.testing.assert_close(embeddings.double(), by_hand, rtol=1e-4, atol=1e-4 * by_hand.abs().max().item())
+
+
 def test_attention_is_the_softmax_of_scaled_products():
     torch.manual_seed(0)
     attention, x = Attention(12, heads=3), torch.randn(2, 5, 12)
