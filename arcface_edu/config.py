@@ -5,6 +5,7 @@ config = load_config("drawn_faces", ["batch_size=32", "rec=my_photos/"])
 
 import ast
 import difflib
+import os
 import runpy
 from pathlib import Path
 
@@ -23,6 +24,7 @@ TYPES = {
     "margin_list": (tuple, list),
     "batch_size": int,
     "lr": float,
+    "recipe": (tuple, list),
     "num_epoch": int,
     "warmup_epoch": float,
     "decay_epoch": (list, tuple),
@@ -49,6 +51,20 @@ AT_LEAST = {
     **dict.fromkeys(("verbose", "save_every", "keep_checkpoints", "draw_identities", "draw_photos", "hold_out"), 0),
     **dict.fromkeys(("scale", "draw_pairs", "draw_difficulty", "dropout", "interclass_filtering_threshold", "seed"), 0),
 }
+# key -> how many numbers it holds, in words
+NUMBERS = {
+    "margin_list": (3, "three numbers (m1, m2, m3), as (1.0, 0.5, 0.0)"),
+    "recipe": (2, "two numbers above 0 (lr, images a step), as (0.1, 1024)"),
+}
+# Keys that configs written for InsightFace may set, and what is done instead. They are left behind, not least because
+# one is a password; those that would have switched something on are answered with a sentence.
+ELSEWHERE = {
+    "dali": "images are read by num_workers processes and decoded by torchvision",
+    "dali_aug": "photographs are mirrored at random and not changed otherwise",
+    "using_wandb": "the numbers of a run go to metrics.jsonl in its folder",
+    **dict.fromkeys(("wandb_key", "wandb_entity", "wandb_project", "wandb_log_all", "wandb_resume"), ""),
+    **dict.fromkeys(("suffix_run_name", "save_artifacts"), ""),  # these, too, go with using_wandb
+}
 
 
 def load_config(source="drawn_faces", overrides=()):
@@ -64,8 +80,15 @@ def load_config(source="drawn_faces", overrides=()):
     for where, layer in layers:
         if "loss" in layer:
             config.margin_list = None  # a loss named later is meant with its own margins, not with an earlier layer's
+        for sentence in done_elsewhere(layer, where):
+            if os.environ.get("RANK", "0") == "0":  # of many processes one says it
+                print(sentence)
+        lr_func = layer.pop("lr_func", None)
         for key, value in layer.items():
-            config[key] = checked(key, value, config, where)
+            if key not in ELSEWHERE:
+                config[key] = checked(key, value, config, where)
+        if lr_func is not None:
+            config.decay_epoch = decay_epochs(lr_func, config.num_epoch, where)
     if config.output is None:
         config.output = str(Path("runs") / Path(source).stem)
     return config
@@ -109,6 +132,28 @@ def parse_override(word):
         return key, {"true": True, "false": False, "none": None}.get(value.lower(), value)
 
 
+def done_elsewhere(layer, where):
+    """A sentence for each key that asks for what only InsightFace does."""
+    return [
+        f"{where} sets {key}={layer[key]!r}, which does nothing here: {instead}."
+        for key, instead in ELSEWHERE.items()
+        if instead and layer.get(key)
+    ]
+
+
+def decay_epochs(lr_func, num_epoch, where):
+    """The `decay_epoch` that says what older InsightFace configs say by a function of the epoch (0, 1, ...)."""
+    factors = [lr_func(epoch) for epoch in range(num_epoch)]
+    steps = [epoch for epoch in range(1, num_epoch) if factors[epoch] != factors[epoch - 1]]
+    ladder = [0.1 ** sum(step <= epoch for step in steps) for epoch in range(num_epoch)]
+    if any(abs(factor - rung) > 1e-6 * rung for factor, rung in zip(factors, ladder, strict=True)):
+        raise ConfigError(
+            f"{where} sets lr_func to a function that does more than to divide the rate by ten at some epochs; "
+            f"write decay_epoch = [10, 16, 22] or the like instead, and warmup_epoch for a slow start."
+        )
+    return steps
+
+
 def checked(key, value, config, where):
     """`value` as `key` may hold it, or a ConfigError that names the key, the place and the remedy."""
     if key not in config:
@@ -135,14 +180,11 @@ def checked(key, value, config, where):
         raise ConfigError(f"{where} sets {key} to {value!r}, but the least that makes sense is {AT_LEAST[key]}.")
     if key == "sample_rate" and not 0 < value <= 1:
         raise ConfigError(f"{where} sets sample_rate to {value!r}; it is a share, above 0 and at most 1.")
-    if (
-        key == "margin_list"
-        and value is not None
-        and (len(value) != 3 or not all(isinstance(m, (int, float)) for m in value))
-    ):
-        raise ConfigError(
-            f"{where} sets margin_list to {value!r}; it holds three numbers (m1, m2, m3), as (1.0, 0.5, 0.0)."
-        )
+    if key in NUMBERS and value is not None:
+        count, words = NUMBERS[key]
+        numbers = len(value) == count and all(isinstance(number, (int, float)) for number in value)
+        if not numbers or (key == "recipe" and min(value) <= 0):
+            raise ConfigError(f"{where} sets {key} to {value!r}; it holds {words}.")
     return value
 
 

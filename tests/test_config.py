@@ -5,31 +5,6 @@ import pytest
 from arcface_edu.config import SHIPPED, load_config
 from arcface_edu.errors import ConfigError
 
-SEED_BLOCK = """
-from easydict import EasyDict as edict
-
-config = edict()
-config.loss = "arcface"
-config.network = "r50"
-config.resume = False
-config.output = None
-config.embedding_size = 512
-config.sample_rate = 1.0
-config.fp16 = True
-config.momentum = 0.9
-config.weight_decay = 5e-4
-config.batch_size = 128
-config.lr = 0.1  # batch size is 512
-
-config.rec = "/train_tmp/ms1m-retinaface-t1"
-config.num_classes = 93431
-config.num_image = 5179510
-config.num_epoch = 25
-config.warmup_epoch = -1
-config.decay_epoch = [10, 16, 22]
-config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
-"""
-
 
 def test_layers_lie_over_one_another(tmp_path):
     (tmp_path / "mine.py").write_text("from easydict import EasyDict\nconfig = EasyDict(lr=0.3, batch_size=16)\n")
@@ -40,12 +15,6 @@ def test_layers_lie_over_one_another(tmp_path):
     assert config.margin_list == (1, 0.4, 0)
     assert config.network == "r50"  # base.py's
     assert config.output == "runs/mine"
-
-
-def test_a_config_block_in_the_style_of_insightface_loads_as_it_is(tmp_path):
-    (tmp_path / "ms1mv3.py").write_text(SEED_BLOCK)
-    config = load_config(str(tmp_path / "ms1mv3.py"))
-    assert (config.num_classes, config.warmup_epoch, config.decay_epoch) == (93431, -1.0, [10, 16, 22])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ config.num_workers = 2  # processes that read and decode images
 config.dali = False  # accepted from InsightFace configs; decoding here is torchvision's
 
 # network
-config.network = "r50"  # r10 r18 r34 r50 r100 r200
+config.network = "r50"  # r10 r18 r34 r50 r100 r200 mbf mbf_large vit_t vit_s vit_b vit_l ...
 config.embedding_size = 512
 config.dropout = 0.0  # before the last linear layer
 config.gradient_checkpointing = False  # recompute each block in the backward pass: less memory, a third more time
@@ -39,6 +39,7 @@ config.sample_rate = 1.0  # share of the class centres that take part in a step 
 # optimisation
 config.optimizer = "sgd"  # or "adamw"
 config.lr = 0.1  # as is; but with decay_epoch it is the rate for a batch of 512; None = fitted to the batch
+config.recipe = None  # (lr, images a step) that go together: a run that strays from them is told what lr would fit
 config.momentum = 0.9
 config.weight_decay = 5e-4
 config.decay_all = False  # True: decay BN, PReLU and biases as well, as InsightFace does

@@ -7,9 +7,9 @@ mean. Module names are those of the published checkpoints, so these load with `s
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from arcface_edu.models.prelu import PReLU
+from arcface_edu.models.recompute import recomputed
 
 
 class IBasicBlock(nn.Module):
@@ -86,10 +86,7 @@ class IResNet(nn.Module):
         x = self.prelu(self.bn1(self.conv1(x)))  # (B, widths[0], 112, 112)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
-                if self.gradient_checkpointing and self.training:
-                    x = checkpoint(block, x, use_reentrant=False)
-                else:
-                    x = block(x)
+                x = recomputed(block, x) if self.gradient_checkpointing and self.training else block(x)
         x = self.dropout(self.bn2(x).flatten(1))  # (B, widths[3] * 7 * 7)
         # The last layer leaves autocast: an angle between embeddings is wanted to more than the 3 digits of bf16.
         with torch.autocast(x.device.type, enabled=False):

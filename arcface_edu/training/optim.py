@@ -83,3 +83,26 @@ class Schedule:
 def set_rate(optimizer, rate):
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def check_linear_rule(config, world_size=1):
+    """A sentence if the rate no longer fits the images a step, by the recipe that the config states; else None.
+
+    The linear rule (arXiv 1706.02677): k times the images, k times the rate. It is SGD's; for AdamW it is the square
+    root of k (arXiv 2205.10287). A tenth more or less passes. With `decay_epoch` the rate goes with the batch anyway.
+    """
+    if config.recipe is None or config.lr is None or config.decay_epoch is not None:
+        return None
+    rate, batch = config.recipe
+    total = config.batch_size * config.gradient_acc * world_size
+    rule, power = ("linear", 1) if config.optimizer == "sgd" else ("square-root", 0.5)
+    fitted = rate * (total / batch) ** power
+    if abs(config.lr - fitted) <= 0.1 * fitted:
+        return None
+    accumulate = batch / (config.batch_size * world_size)
+    or_accumulate = f", or gradient_acc={accumulate:.0f} to take as many images" if accumulate in range(2, 129) else ""
+    return (
+        f"careful: lr={config.lr:g} with {total:,} images a step (batch_size {config.batch_size} x gradient_acc "
+        f"{config.gradient_acc} x {world_size} process{'es' if world_size > 1 else ''}) is not the recipe, which is "
+        f"{rate:g} with {batch:,}; by the {rule} rule set lr={fitted:.3g}{or_accumulate}. recipe=None says it is meant."
+    )

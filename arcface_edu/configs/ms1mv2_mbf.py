@@ -1,0 +1,14 @@
+"""MS1MV2, mbf, 8 GPUs: the recipe of arcface_torch/configs/ms1mv2_mbf.py."""
+
+from easydict import EasyDict
+
+config = EasyDict()
+config.rec = "data/faces_emore"
+config.num_classes = 85742
+config.num_image = 5822653
+config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
+
+config.network = "mbf"
+config.weight_decay = 1e-4
+config.num_epoch = 40
+config.recipe = (0.1, 1024)  # 8 x 128

@@ -1,0 +1,18 @@
+"""MS1MV3, r50, the seed's recipe: three steps down in 25 epochs, and a rate that goes with the batch (0.2 on 8 GPUs).
+
+`ms1mv3_r50_8gpus` is InsightFace's newer recipe.
+"""
+
+from easydict import EasyDict
+
+config = EasyDict()
+config.rec = "data/ms1m-retinaface-t1"
+config.num_classes = 93431
+config.num_image = 5179510
+config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
+
+config.network = "r50"
+config.lr = 0.1  # batch size is 512
+config.num_epoch = 25
+config.warmup_epoch = -1
+config.decay_epoch = [10, 16, 22]

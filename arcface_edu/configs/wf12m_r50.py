@@ -1,0 +1,12 @@
+"""WebFace12M, r50, 8 GPUs: the recipe of arcface_torch/configs/wf12m_r50.py."""
+
+from easydict import EasyDict
+
+config = EasyDict()
+config.rec = "data/WebFace12M"
+config.num_classes = 617970
+config.num_image = 12720066
+
+config.network = "r50"
+config.margin_list = (1.0, 0.0, 0.4)
+config.recipe = (0.1, 1024)  # 8 x 128

@@ -1,0 +1,17 @@
+"""WebFace42M, r50, 16 GPUs: the recipe of arcface_torch/configs/wf42m_pfc02_16gpus_r50_bs8k.py."""
+
+from easydict import EasyDict
+
+config = EasyDict()
+config.rec = "data/WebFace42M"
+config.num_classes = 2059906
+config.num_image = 42474557
+config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
+
+config.network = "r50"
+config.margin_list = (1.0, 0.0, 0.4)
+config.sample_rate = 0.2
+config.lr = 0.6
+config.batch_size = 512
+config.warmup_epoch = 4
+config.recipe = (0.6, 8192)  # 16 x 512

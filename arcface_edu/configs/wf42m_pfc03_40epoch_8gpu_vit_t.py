@@ -1,0 +1,19 @@
+"""WebFace42M, ViT-T, 8 GPUs: the recipe of arcface_torch/configs/wf42m_pfc03_40epoch_8gpu_vit_t.py."""
+
+from easydict import EasyDict
+
+config = EasyDict()
+config.rec = "data/WebFace42M"
+config.num_classes = 2059906
+config.num_image = 42474557
+
+config.network = "vit_t_dp005_mask0"
+config.margin_list = (1.0, 0.0, 0.4)
+config.sample_rate = 0.3
+config.optimizer = "adamw"
+config.lr = 0.001
+config.weight_decay = 0.1
+config.batch_size = 512
+config.num_epoch = 40
+config.warmup_epoch = 4
+config.recipe = (0.001, 4096)  # 8 x 512

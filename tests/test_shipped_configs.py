@@ -1,0 +1,258 @@
+"""The recipes that come with the package, against what was published; and the seed's config, meaning what it did."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from arcface_edu.config import SHIPPED, load_config
+from arcface_edu.errors import ConfigError
+from arcface_edu.heads import build_head
+from arcface_edu.models import build_model
+from arcface_edu.training.optim import Schedule, build_optimizer, check_linear_rule
+from arcface_edu.training.precision import choose_dtype
+from arcface_edu.training.prepare import find_pair_files
+
+SEED = Path(__file__).parent / "fixtures" / "config_of_the_seed.py"
+NETWORKS = ("mbf", "r18", "r50", "r100", "r200")
+SETS = {  # people, images
+    "ms1mv2": (85_742, 5_822_653),
+    "ms1mv3": (93_431, 5_179_510),
+    "glint360k": (360_232, 17_091_657),
+    "wf4m": (205_990, 4_235_242),
+    "wf12m": (617_970, 12_720_066),
+    "wf42m": (2_059_906, 42_474_557),
+}
+ARC, COS = (1.0, 0.5, 0.0), (1.0, 0.0, 0.4)
+# name -> GPUs, images a step, rate in force, epochs, epochs of warm-up, weight decay, share of the centres, margins
+SGD = {
+    "ms1mv2_mbf": (8, 1024, 0.1, 40, 0, 1e-4, 1.0, ARC),
+    "ms1mv2_r50": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, ARC),
+    "ms1mv2_r100": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, ARC),
+    "ms1mv3_mbf": (8, 1024, 0.1, 40, 0, 1e-4, 1.0, ARC),
+    "ms1mv3_r50_onegpu": (1, 128, 0.02, 20, 0, 5e-4, 1.0, ARC),
+    "ms1mv3_r50_8gpus": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, ARC),
+    "ms1mv3_r100_8gpus": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, ARC),
+    "glint360k_mbf": (8, 1024, 0.1, 20, 0, 1e-4, 1.0, COS),
+    "glint360k_r50": (8, 1024, 0.1, 20, 0, 1e-4, 1.0, COS),
+    "glint360k_r100": (8, 1024, 0.1, 20, 0, 1e-4, 1.0, COS),
+    "wf4m_mbf": (8, 1024, 0.1, 20, 0, 1e-4, 1.0, COS),
+    "wf4m_r50": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, COS),
+    "wf4m_r100": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, COS),
+    "wf12m_mbf": (8, 1024, 0.1, 20, 0, 1e-4, 1.0, COS),
+    "wf12m_r50": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, COS),
+    "wf12m_r100": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, COS),
+    "wf12m_pfc02_r100": (8, 1024, 0.1, 20, 0, 5e-4, 0.2, COS),
+    "wf42m_pfc02_8gpus_r50_bs4k": (8, 4096, 0.4, 20, 2, 5e-4, 0.2, COS),
+    "wf42m_pfc02_16gpus_r50_bs8k": (16, 8192, 0.6, 20, 4, 5e-4, 0.2, COS),
+    "wf42m_pfc02_32gpus_r50_bs4k": (32, 4096, 0.4, 20, 2, 5e-4, 0.2, COS),
+    "wf42m_pfc02_16gpus_mbf_bs8k": (16, 8192, 0.4, 20, 2, 1e-4, 0.2, COS),
+    "wf42m_pfc02_r100": (8, 1024, 0.1, 20, 0, 5e-4, 0.2, COS),
+    "wf42m_pfc02_r100_16gpus": (16, 2048, 0.2, 20, 2, 5e-4, 0.2, COS),
+    "wf42m_pfc02_16gpus_r100": (16, 4096, 0.3, 20, 1, 5e-4, 0.2, COS),
+    "wf42m_pfc02_r100_32gpus": (32, 4096, 0.4, 20, 2, 5e-4, 0.2, COS),
+    "wf42m_pfc03_32gpu_r18": (32, 4096, 0.4, 20, 2, 5e-4, 0.3, COS),
+    "wf42m_pfc03_32gpu_r50": (32, 4096, 0.4, 20, 2, 5e-4, 0.3, COS),
+    "wf42m_pfc03_32gpu_r100": (32, 4096, 0.4, 20, 2, 5e-4, 0.3, COS),
+    "wf42m_pfc03_32gpu_r200": (32, 4096, 0.4, 20, 2, 5e-4, 0.3, COS),
+}
+ADAMW = {
+    "wf42m_pfc03_40epoch_8gpu_vit_t": (8, 4096, 0.001, 40, 4, 0.1, 0.3, COS),
+    "wf42m_pfc03_40epoch_8gpu_vit_b": (8, 24_576, 0.001, 40, 4, 0.1, 0.3, COS),
+    **{
+        f"wf42m_pfc03_40epoch_64gpu_vit_{size}": (64, 24_576, 0.001, 40, 4, 0.1, 0.3, COS)
+        for size in ("t", "s", "b", "l")
+    },
+}
+STRAIGHT = SGD | ADAMW  # the rate falls in a straight line
+STEPS = ("ms1mv3_r50", "ms1mv3_r100")  # the seed's recipe
+
+
+def test_every_shipped_recipe_is_held_against_its_publication():
+    shipped = {path.stem for path in SHIPPED.glob("*.py")} - {"__init__", "base", "drawn_faces", "own_data"}
+    assert shipped == {*STRAIGHT, *STEPS}
+
+
+@pytest.mark.parametrize("name", [*STRAIGHT, *STEPS])
+def test_data_and_network_are_those_of_the_name(name):
+    config = load_config(name)
+    assert (config.num_classes, config.num_image) == SETS[name.split("_")[0]]
+    assert config.rec.startswith("data/")
+    words = name.split("_")
+    network = "_".join(words[words.index("vit") :]) if "vit" in words else next(w for w in words if w in NETWORKS)
+    assert config.network.startswith(network)
+    with torch.device("meta"):
+        model = build_model(config.network, config.embedding_size)
+    last = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d)][-1]
+    assert last.num_features == config.embedding_size == 512
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_recipe_is_the_published_one(name):
+    gpus, batch, rate, epochs, warmup, weight_decay, share, margins = STRAIGHT[name]
+    config = load_config(name)
+    assert (config.batch_size * config.gradient_acc * gpus, config.lr, config.num_epoch) == (batch, rate, epochs)
+    assert (config.weight_decay, config.sample_rate) == (weight_decay, share)
+    assert (config.optimizer, config.momentum) == ("adamw" if name in ADAMW else "sgd", 0.9)
+    assert tuple(build_head(config, num_classes=1000).margin) == margins
+    assert config.fp16
+
+    schedule = Schedule.of(config, config.num_image, gpus)
+    per_epoch = config.num_image // batch
+    assert (schedule.total_batch, schedule.steps_per_epoch) == (batch, per_epoch)
+    assert schedule.total_steps == epochs * per_epoch
+    first, top, last = (schedule.rate(step) for step in (0, warmup * per_epoch, schedule.total_steps - 1))
+    assert first == pytest.approx(rate / (warmup * per_epoch + 1))
+    assert top == pytest.approx(rate)
+    assert last == pytest.approx(rate / ((epochs - warmup) * per_epoch))
+    half_way = schedule.rate((warmup * per_epoch + schedule.total_steps) // 2)
+    assert half_way == pytest.approx(rate / 2, rel=1e-4)
+
+    assert check_linear_rule(config, gpus) is None
+    assert f"is not the recipe, which is {rate:g} with {batch:,}" in check_linear_rule(config, 3 * gpus)
+
+
+def test_the_seeds_config_means_what_it_meant(tmp_path):
+    """The block as the seed has it, on 8 processes: what InsightFace's trainer of that time did with each key."""
+    config = load_config(SEED)
+
+    # loss, embedding_size, sample_rate: ArcFace with m = 0.5 and s = 64, over all centres
+    head = build_head(config, num_classes=100)
+    assert (tuple(head.margin), head.scale, head.weight.shape) == ((1.0, 0.5, 0.0), 64.0, (100, 512))
+    # network
+    with torch.device("meta"):
+        model = build_model(config.network, config.embedding_size)
+    assert sum(p.numel() for p in model.parameters()) == 43_590_848
+    # fp16: mixed precision
+    assert choose_dtype(config, torch.device("cpu")) in (torch.bfloat16, torch.float16)
+    # momentum, weight_decay
+    optimizer = build_optimizer(config, torch.nn.Linear(2, 2))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.defaults["momentum"], optimizer.param_groups[0]["weight_decay"]) == (0.9, 5e-4)
+    # output = None: a folder by the config's name; resume = False
+    assert (config.output, config.resume) == ("runs/config_of_the_seed", False)
+    # rec, val_targets: named .bin files beside the data
+    for name in ("lfw", "cfp_fp", "agedb_30", "not_asked_for"):
+        (tmp_path / f"{name}.bin").touch()
+    assert config.rec == "/train_tmp/ms1m-retinaface-t1"
+    assert [path.name for path in find_pair_files(config, tmp_path)] == ["lfw.bin", "cfp_fp.bin", "agedb_30.bin"]
+
+
+@pytest.mark.parametrize(("gpus", "rate"), [(1, 0.025), (4, 0.1), (8, 0.2)])
+def test_the_seeds_rate_is_for_512_images_and_falls_by_ten_at_its_epochs(gpus, rate):
+    config = load_config(SEED)
+    schedule = Schedule.of(config, config.num_image, gpus)
+    epoch = 5_179_510 // (128 * gpus)
+    assert (schedule.steps_per_epoch, schedule.total_steps, schedule.warmup_steps) == (epoch, 25 * epoch, 0)
+    edges = {0: 1, 10 * epoch - 1: 1, 10 * epoch: 0.1, 16 * epoch - 1: 0.1, 16 * epoch: 0.01, 22 * epoch: 0.001}
+    edges |= {22 * epoch - 1: 0.01, 25 * epoch - 1: 0.001}
+    assert {step: schedule.rate(step) for step in edges} == pytest.approx({s: rate * f for s, f in edges.items()})
+    assert check_linear_rule(config, gpus) is None
+
+
+def test_shipped_configs_of_the_seeds_recipe_differ_from_it_in_nothing_but_name_and_place():
+    seed, *shipped = (load_config(source) for source in (SEED, *STEPS))
+    for config, network in zip(shipped, ("r50", "r100"), strict=True):
+        assert config == seed | dict(network=network, rec="data/ms1m-retinaface-t1", output=config.output)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "said"),
+    [
+        ([], 8, None),
+        ([], 1, "by the linear rule set lr=0.0125, or gradient_acc=8 to take as many images"),
+        ([], 7, "set lr=0.0875. "),
+        (["lr=0.0125"], 1, None),
+        (["gradient_acc=8"], 1, None),
+        (["batch_size=120"], 8, None),
+        (["batch_size=64"], 8, r"lr=0.1 with 512 images a step .* set lr=0.05, or gradient_acc=2"),
+        (["lr=0.4"], 8, "is not the recipe, which is 0.1 with 1,024"),
+        (["lr=0.4"], 32, None),
+        (["recipe=None"], 1, None),
+        (["lr=None"], 1, None),
+        (["decay_epoch=[10]"], 1, None),
+    ],
+)
+def test_a_rate_that_does_not_go_with_the_batch_is_told_the_linear_rule(words, gpus, said):
+    sentence = check_linear_rule(load_config("ms1mv3_r50_8gpus", words), gpus)
+    assert sentence is None if said is None else re.search(said, sentence)
+
+
+def test_adamw_goes_by_the_square_root():
+    config = load_config("wf42m_pfc03_40epoch_64gpu_vit_l")
+    assert "by the square-root rule set lr=0.0005, or gradient_acc=4" in check_linear_rule(config, 16)
+
+
+OF_2023 = """
+from easydict import EasyDict as edict
+config = edict()
+config.margin_list = (1.0, 0.0, 0.4)
+config.network = "vit_t"
+config.sample_rate = 1
+config.interclass_filtering_threshold = 0
+config.batch_size = 768
+config.optimizer = "adamw"
+config.lr = 0.001
+config.num_epoch = 16
+config.warmup_epoch = config.num_epoch // 8
+config.val_targets = []
+config.dali = True
+config.dali_aug = True
+config.save_all_states = False
+config.using_wandb = True
+config.wandb_key = "a password"
+config.wandb_log_all = True
+config.suffix_run_name = None
+"""
+
+
+def test_keys_of_insightface_that_do_nothing_here_are_named_and_left_behind(tmp_path, capsys, monkeypatch):
+    (tmp_path / "of_2023.py").write_text(OF_2023)
+    config = load_config(tmp_path / "of_2023.py")
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 3
+    for key, instead in (("dali", "torchvision"), ("dali_aug", "mirrored"), ("using_wandb", "metrics.jsonl")):
+        assert f"sets {key}=True, which does nothing here" in said
+        assert instead in said
+    assert (config.network, config.batch_size, config.warmup_epoch, config.sample_rate) == ("vit_t", 768, 2.0, 1.0)
+    assert "password" not in str(config)
+    monkeypatch.setenv("RANK", "3")
+    load_config(tmp_path / "of_2023.py")
+    assert capsys.readouterr().out == ""
+
+
+OF_2021 = """
+from easydict import EasyDict as edict
+config = edict()
+config.lr = 0.1  # batch size is 512
+config.batch_size = 128
+config.num_epoch = 20
+config.warmup_epoch = -1
+
+def lr_step_func(epoch):
+    return ((epoch + 1) / (4 + 1)) ** 2 if epoch < config.warmup_epoch else 0.1 ** len(
+        [m for m in [8, 12, 15, 18] if m - 1 <= epoch])
+config.lr_func = lr_step_func
+"""
+
+
+def test_a_rate_by_a_function_of_the_epoch_becomes_the_same_steps(tmp_path):
+    (tmp_path / "of_2021.py").write_text(OF_2021)
+    config = load_config(tmp_path / "of_2021.py")
+    assert config.decay_epoch == [7, 11, 14, 17]
+    schedule = Schedule.of(config, num_images=10_240, world_size=8)
+    expected = [0.2 * 0.1 ** sum(m - 1 <= epoch for m in (8, 12, 15, 18)) for epoch in range(20)]
+    assert [schedule.rate(10 * epoch) for epoch in range(20)] == pytest.approx(expected)
+
+
+def test_a_function_that_is_no_ladder_is_refused(tmp_path):
+    (tmp_path / "halves.py").write_text("config = dict(num_epoch=4, lr_func=lambda epoch: 0.5**epoch)")
+    with pytest.raises(ConfigError, match=r"halves\.py sets lr_func .* write decay_epoch = \[10, 16, 22\]"):
+        load_config(tmp_path / "halves.py")
+
+
+@pytest.mark.parametrize("recipe", ["(0.1,)", "(0.1, 'all')", "(0, 1024)", "(0.1, -1)"])
+def test_a_recipe_is_two_numbers(recipe):
+    with pytest.raises(ConfigError, match="recipe"):
+        load_config(overrides=[f"recipe={recipe}"])
