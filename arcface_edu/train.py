@@ -42,7 +42,7 @@ from arcface_edu.training.distributed import (
 )
 from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
-from arcface_edu.training.optim import Schedule, set_rate
+from arcface_edu.training.optim import Schedule, check_linear_rule, set_rate
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
 from arcface_edu.training.prepare import describe_data, open_output, prepare_data
 from arcface_edu.training.profiling import profiling
@@ -84,6 +84,8 @@ def train(config, world=ALONE):
         faces, pair_sets = prepare_data(config, world.size)
     same_everywhere(describe_data(config, faces))
     schedule = Schedule.of(config, len(faces), world.size)
+    if careful := check_linear_rule(config, world.size):
+        print(careful)
 
     learner = build_learner(config, faces.num_classes, device, dtype, world)
     model, head = learner.model, learner.head
