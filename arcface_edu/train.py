@@ -207,12 +207,13 @@ def train(config, world=ALONE):
                     f"loss {line['loss']:.2f}, target {line['target_angle']:.1f} deg, "
                     f"{line['images_per_second']:.0f} images/s, {line['waiting']:.0%} waiting for data"
                 )
-            at_epoch_end = step % schedule.steps_per_epoch == 0
-            if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
-                save()
             if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
                 with autocast(device, dtype):
                     evaluate_all(model, pair_sets, log, step, world)
+            # Last of all, so that a checkpoint never stands before lines of its step that the log does not have yet.
+            at_epoch_end = step % schedule.steps_per_epoch == 0
+            if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
+                save()
 
     if stopping:
         log.close()
