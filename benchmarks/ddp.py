@@ -33,6 +33,7 @@ def main():
     parser.add_argument("words", nargs="*", metavar="key=value")
     words = [*WORDS, *parser.parse_args().words]
     drawn_faces(load_config("drawn_faces", words))  # now, so that nobody has to wait for it later
+    os.environ["TQDM_DISABLE"] = "1"  # in the processes to come, where tqdm reads it on import
     ways = {"1 process x 2 threads": start(1, 2, words), "2 processes x 1 thread": start(2, 1, words)}
     for ranks in ways.values():
         take_a_turn(ranks, first=True)
@@ -79,7 +80,7 @@ def take_a_turn(ranks, first=False):
 
 def be_rank(rank, size, threads, port, words, pipe):
     torch.set_num_threads(threads)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), TQDM_DISABLE="1")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
 
     def draw_in_turn(parts, world_size, batch_size, step, seed):
