@@ -169,10 +169,11 @@ def train(config, world=ALONE):
                 flips = mirrored[number, world.rank, : len(images)].to(device)  # (B,) bool
                 with learner.averaging(now=number == usable[-1]):  # gradients travel once a step
                     loss = learner.loss(augment(images, flips), labels)  # (), mean over the images of all ranks
-                    if not torch.isfinite(loss):
-                        stop_as_non_finite(output, step, loss, images, labels, model, head, world)
+                    is_finite = on_its_way(torch.isfinite(loss))
                     # A mean of micro-batches' means is the mean of the big batch.
                     learner.backward(loss / config.gradient_acc)
+                if not is_finite():  # asked only now, when an accelerator has the backward pass to do meanwhile
+                    stop_as_non_finite(output, step, loss, images, labels, model, head, world)
                 meter.add(loss.detach(), head.target_cosine)
                 if step == 0:
                     compare_first_loss(loss.item(), expected)
@@ -190,6 +191,10 @@ def train(config, world=ALONE):
                     f"loss {line['loss']:.2f}, target {line['target_angle']:.1f} deg, "
                     f"{line['images_per_second']:.0f} images/s, {line['waiting']:.0%} waiting for data"
                 )
+            if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
+                with autocast(device, dtype):
+                    evaluate_all(model, pair_sets, log, step, world)
+            # Last of all, so that a checkpoint never stands before lines of its step that the log does not have yet.
             at_epoch_end = step % schedule.steps_per_epoch == 0
             if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
                 if saving:
@@ -197,9 +202,6 @@ def train(config, world=ALONE):
                 saving = save()
             elif saving:
                 saving.finish(wait=False)
-            if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
-                with autocast(device, dtype):
-                    evaluate_all(model, pair_sets, log, step, world)
 
     if saving:
         saving.finish()
@@ -247,6 +249,20 @@ def compare_first_loss(measured, expected):
             f"careful: the first loss is {measured:.1f}, but about {expected:.1f} is expected of random weights; "
             f"look at the labels, the scale and the margin."
         )
+
+
+def on_its_way(tensor):
+    """A function that gives the number in `tensor`, having waited for nothing that was asked of the device after it."""
+    if tensor.device.type != "cuda":
+        return tensor.item
+    number, sent = tensor.to("cpu", non_blocking=True), torch.Event(tensor.device)
+    sent.record()
+
+    def arrived():
+        sent.synchronize()
+        return number.item()
+
+    return arrived
 
 
 def stop_as_non_finite(output, step, loss, images, labels, model, head, world):

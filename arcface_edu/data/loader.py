@@ -83,6 +83,7 @@ def load(faces, batches, num_workers, device):
         pin_memory=device.type != "cpu",
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=leave_signals_to_the_trainer,
+        generator=seeded(0),  # its own: a number drawn from everyone's here would be drawn once more at a resume
     )
     try:
         yield from loader

@@ -74,6 +74,7 @@ class MetricsLog:
         beside = Path(f"{path}.tmp")
         beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
         beside.replace(self.path)
+        self.verified = {(line["step"], line["pairs"]) for line in kept if "pairs" in line}
         self.file = self.path.open("a", buffering=1)  # a line is on its way to the disk as soon as it is whole
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -83,6 +84,9 @@ class MetricsLog:
             self.board = SummaryWriter(self.path.parent / "tensorboard", purge_step=up_to_step + 1)
 
     def write(self, **line):
+        if (line["step"], line.get("pairs")) in self.verified:
+            return  # stopped during its report, a run verifies once more
+        self.verified.clear()  # it has gone on
         self.file.write(json.dumps(line) + "\n")
         if self.board:
             for key, value in line.items():

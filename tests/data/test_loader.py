@@ -62,6 +62,13 @@ def test_what_is_wrong_in_a_worker_arrives_as_a_sentence(workers):
     assert batches[1].labels.tolist() == [1, 2]
 
 
+def test_a_resumed_run_draws_the_dropout_that_was_left():
+    """To open the data draws nothing of the generator that dropout uses: a resumed run opens it once more."""
+    before = torch.get_rng_state()
+    list(load(Faces(), [[1, 2]], 0, CPU))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class Deadly(Faces):
     def __getitem__(self, index):
         import os

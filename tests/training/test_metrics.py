@@ -48,6 +48,20 @@ def test_resuming_drops_the_lines_of_steps_that_are_done_again(tmp_path):
     assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(10, 0.1), (20, 0.05), (30, 0.5)]
 
 
+def test_a_verification_that_is_done_again_is_not_written_twice(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [dict(step=20, loss=0.5), dict(step=20, pairs="lfw"), dict(step=20, pairs="agedb")]
+    log = MetricsLog(path)
+    for line in lines[:2]:
+        log.write(**line)
+    log.close()
+    log = MetricsLog(path, up_to_step=20)
+    for line in [*lines[1:], dict(step=30, loss=0.4), dict(step=30, pairs="lfw")]:
+        log.write(**line)
+    log.close()
+    assert read_metrics(path) == [*lines, dict(step=30, loss=0.4), dict(step=30, pairs="lfw")]
+
+
 def test_a_new_log_begins_empty(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n')
     MetricsLog(tmp_path / "metrics.jsonl").close()

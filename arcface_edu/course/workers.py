@@ -1,0 +1,195 @@
+"""What processes do for one another, small enough to read: each function here is run by all of them together.
+
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers all_reduce   gradients averaged by hand, and by DDP
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers rpc          one process asks another for a logit
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers shuffle      who sees which images, the rank forgotten
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers head         class centres that nobody keeps together
+
+Rank 0 tells what happened; its last line is the same as JSON, for a notebook to read.
+"""
+
+import argparse
+import json
+import warnings
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import rpc
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from arcface_edu.data.loader import ShuffledBatches
+from arcface_edu.errors import ConfigError, speaks_plainly
+from arcface_edu.heads import MarginSoftmax
+from arcface_edu.models import build_model
+from arcface_edu.training.distributed import everyones, join_world
+
+BATCH = 8  # images per process
+PEOPLE, DIMENSION = 20, 128
+
+
+@speaks_plainly
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="torchrun --nproc_per_node=2 -m arcface_edu.course.workers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    tasks.add_parser("all_reduce", help=summary(all_reduce)).add_argument(
+        "--operation", choices=("mean", "sum"), default="mean", help="sum: what it is like to forget the division"
+    )
+    for name in ("rpc", "shuffle", "head"):
+        tasks.add_parser(name, help=summary(TASKS[name]))
+    options = vars(parser.parse_args(argv))
+    name = options.pop("task")
+    with join_world(timeout_seconds=60) as world:
+        if world.size == 1:
+            raise ConfigError(f"one process has nobody to talk to; start with `{parser.prog} {name}`.")
+        result = TASKS[name](world, **options)
+        print(json.dumps(dict(task=name, processes=world.size, **result)))
+
+
+def summary(task):
+    return task.__doc__.splitlines()[0]
+
+
+class Learner(nn.Module):
+    """Network and head in one: a batch in, its mean loss out. On every rank the same, since it follows from a seed."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = build_model("r10", DIMENSION)
+        self.head = MarginSoftmax(DIMENSION, PEOPLE)
+        # BN in training normalises over the batch at hand: then a part's gradient is no part of the whole's.
+        self.network.eval()
+
+    def forward(self, images, labels):
+        return self.head(self.network(images), labels)
+
+
+def draw_batch(size):
+    """images (size, 3, 112, 112) in [-1, 1] and labels (size,)"""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(size, 3, 112, 112, generator=generator) * 2 - 1
+    return images, torch.randint(PEOPLE, (size,), generator=generator)
+
+
+def gradients(module):
+    """All gradients of a module in one row, (P,)."""
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+
+def all_reduce(world, operation="mean"):
+    """c10d: average gradients over processes by hand, as DDP does"""
+    images, labels = draw_batch(BATCH * world.size)
+    mine = slice(BATCH * world.rank, BATCH * (world.rank + 1))
+
+    by_hand = Learner()
+    by_hand(images[mine], labels[mine]).backward()  # each rank: the gradient of its own images
+    alone = gradients(by_hand)
+    messages = 0
+    for parameter in by_hand.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)  # in place: the sum over ranks, on every rank
+            if operation == "mean":
+                parameter.grad /= world.size
+            messages += 1
+
+    by_ddp = DistributedDataParallel(Learner())
+    by_ddp(images[mine], labels[mine]).backward()  # the same, in few big messages while backward still goes on
+
+    one_process = Learner()
+    one_process(images, labels).backward()  # all images in one place
+
+    whole = gradients(one_process)
+    before = largest_difference(alone, whole)
+    to_ddp = largest_difference(gradients(by_hand), gradients(by_ddp))
+    to_one_process = largest_difference(gradients(by_hand), whole)
+    print(f"{messages} all-reduces, one for each tensor; {len(whole):,} numbers in all.")
+    print("Largest difference between two gradients, as a share of the largest number in them:")
+    print(f"  the images of this rank alone - of all ranks   {before:.1e}")
+    print(f"  averaged by hand - by DDP                      {to_ddp:.1e}")
+    print(f"  averaged by hand - by one process              {to_one_process:.1e}")
+    equal = max(to_ddp, to_one_process) < 1e-5  # float32 adds in another order
+    differences = dict(before=before, to_ddp=to_ddp, to_one_process=to_one_process)
+    return dict(operation=operation, equal=equal, messages=messages, numbers=len(whole), differences=differences)
+
+
+def largest_difference(gradient, reference):
+    return ((gradient - reference).abs().max() / reference.abs().max()).item()
+
+
+def remote_calls(world):
+    """RPC: read class centres that another process holds, and have it compute a logit"""
+    with warnings.catch_warnings():  # init_rpc itself calls torch in a way that torch 2.15 warns of
+        warnings.filterwarnings("ignore", "You are using a Backend")
+        rpc.init_rpc(f"rank{world.rank}", rank=world.rank, world_size=world.size)
+    result = {}
+    if world.leads:  # the others only serve: what is asked of them runs in threads of theirs
+        owner = f"rank{world.size - 1}"
+        centres = rpc.remote(owner, draw_centres)  # made there, kept there; here is a reference to them
+        embedding, label = torch.linspace(-1, 1, DIMENSION), 3
+        logit, computed_on = rpc.rpc_sync(owner, logit_at_the_owner, args=(centres, embedding, label))
+        table = centres.to_here()  # (PEOPLE, DIMENSION): now they do travel
+        expected = 64 * F.cosine_similarity(embedding, table[label], dim=0)
+        print(f"An embedding of {embedding.nbytes:,} bytes went to {computed_on}, which holds the centres.")
+        print(f"  its logit, as it came back                   {logit:.6f}")
+        print(f"  computed here, of centres read from there    {expected:.6f}  ({table.nbytes:,} bytes)")
+        equal = torch.equal(table, draw_centres()) and torch.isclose(logit, expected).item()
+        result = dict(computed_on=computed_on, logit=logit.item(), equal=equal)
+        result.update(bytes_asked=embedding.nbytes, bytes_read=table.nbytes)
+    rpc.shutdown()  # waits until nobody has a question left
+    return result
+
+
+def draw_centres():
+    return torch.randn(PEOPLE, DIMENSION, generator=torch.Generator().manual_seed(2))
+
+
+def logit_at_the_owner(centres, embedding, label):
+    """Runs where the centres are.  centres: the reference to them.  returns: s * cosine, this process's name."""
+    centre = centres.local_value()[label]
+    return 64 * F.cosine_similarity(embedding, centre, dim=0), rpc.get_worker_info().name
+
+
+def shuffle(world, images=960):
+    """Sampling: the images of an epoch, when each process takes its own slice and when all forget their rank"""
+    seen = {}
+    for way, rank in (("own slice", world.rank), ("rank forgotten", 0)):
+        steps = images // (BATCH * world.size)
+        batches = ShuffledBatches(images, BATCH, steps, steps, seed=5, rank=rank, world_size=world.size)
+        mine = {number for batch in batches for number in batch}
+        seen[way] = len(set.union(*everyones(mine)))
+        print(f"{way:15s} {world.size} x {len(mine)} images drawn in an epoch, {seen[way]} different ones of {images}")
+    return dict(images=images, different=seen)
+
+
+def head_apart(world, steps=30):
+    """Centres outside DDP: each process steps its own, and soon they are no longer the same"""
+    degrees = {}
+    for way in ("inside DDP", "outside DDP"):
+        torch.manual_seed(3)
+        head = MarginSoftmax(DIMENSION, PEOPLE)
+        call = DistributedDataParallel(head) if way == "inside DDP" else head
+        optimizer = torch.optim.SGD(head.parameters(), lr=1e-4)
+        generator = torch.Generator().manual_seed(world.rank)  # each rank has images of its own
+        degrees[way] = []  # after every step: mean angle between a centre on rank 0 and the same on the last rank
+        for _ in range(steps):
+            embeddings = torch.randn(BATCH, DIMENSION, generator=generator)
+            call(embeddings, torch.randint(PEOPLE, (BATCH,), generator=generator)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            first, *_, last = everyones(F.normalize(head.weight.detach().double()))
+            angles = (2 * ((first - last).norm(dim=1) / 2).asin()).rad2deg()  # exact also where they are small
+            degrees[way].append(round(angles.mean().item(), 2))
+        print(f"{way:12s} a centre on rank 0 and on the last rank, after {steps} steps: {degrees[way][-1]:.1f} degrees")
+    return dict(degrees_apart=degrees)
+
+
+TASKS = dict(all_reduce=all_reduce, rpc=remote_calls, shuffle=shuffle, head=head_apart)
+
+if __name__ == "__main__":
+    main()
