@@ -33,6 +33,7 @@ def save_checkpoint(folder, step, state, keep=2, background=False):
     """
     from torch.distributed import checkpoint as dcp  # a slow import, which the help text need not wait for
 
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which one process knows
     path, tensors = Path(folder) / NAME.format(step), {}
     saving = Saving(path, keep)
     with saving.failing_in_words():
