@@ -12,7 +12,6 @@ metrics.jsonl, checkpoints/, model.pt and figures/.
 
 import argparse
 import json
-import os
 import time
 
 import torch
@@ -36,10 +35,12 @@ from arcface_edu.training.distributed import (
     ALONE,
     average_bn_statistics,
     averaging,
+    begun_before,
     distribute,
     everyones,
     join_world,
     one_by_one,
+    remember_beginning,
     same_everywhere,
     sum_over_ranks,
 )
@@ -77,13 +78,13 @@ def train(config, world=ALONE):
     device = choose_device(config.device, world.local_rank)
     dtype = choose_dtype(config, device)
     torch.manual_seed(config.seed)
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:  # torchrun --max-restarts began again after a fault
-        config.resume = True
+    config.resume |= begun_before()
 
     # Data. Counts and batch that the config leaves open are filled in from it.
     with one_by_one(world):  # the first may have to draw the faces that the others then find
         output = open_output(config, world)
         faces, pair_sets = prepare_data(config, world.size)
+    remember_beginning()
     same_everywhere(describe_data(config, faces))
     schedule = Schedule.of(config, len(faces), world.size)
 

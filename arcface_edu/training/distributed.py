@@ -9,7 +9,10 @@ Every function here also works alone, where it does next to nothing.
 import contextlib
 import datetime
 import os
+import time
+import uuid
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -65,8 +68,7 @@ def join_world(timeout_seconds=600):
     timeout = datetime.timedelta(seconds=timeout_seconds)
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
-        # torchrun keeps one store over its restarts: what processes that are dead now left there must not be read.
-        store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store = dist.PrefixStore(agree_on_attempt(store, world, timeout), store)
         dist.init_process_group(store=store, timeout=timeout, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:  # also dist.DistError
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -81,6 +83,30 @@ def join_world(timeout_seconds=600):
         except Exception as error:
             raise tell_once(error, world, store) from error
     dist.destroy_process_group()
+
+
+def agree_on_attempt(store, world, timeout):
+    """A name for this attempt that all processes of it have, and none of an earlier one.
+
+    torchrun keeps one store over its restarts: what processes that are dead now left there must not be read. Its
+    TORCHELASTIC_RESTART_COUNT differs between machines, each of which counts its own faults, and does not change when a
+    machine joins. So rank 0 names the attempt, and says who has heard of it: a name from before lists others.
+    """
+    me = uuid.uuid4().hex
+    if world.leads:
+        store.set("attempt", me)
+        store.set(f"{me}/heard", ",".join(store.get(f"{me}/{rank}").decode() for rank in range(1, world.size)))
+        return me
+    deadline = time.monotonic() + timeout.total_seconds()
+    while time.monotonic() < deadline:
+        attempt = store.get("attempt").decode()
+        store.set(f"{attempt}/{world.rank}", me)
+        with contextlib.suppress(dist.DistStoreError):
+            store.wait([f"{attempt}/heard"], datetime.timedelta(seconds=1))
+            if me in store.get(f"{attempt}/heard").decode():
+                return attempt
+            time.sleep(0.1)
+    raise dist.DistStoreError(f"no answer in {timeout.total_seconds():g} s")
 
 
 def tell_once(error, world, store):
@@ -143,6 +169,25 @@ def one_by_one(world):
         everyones(str(error))
         raise
     everyones(None)
+
+
+def begun_before():
+    """Whether this is no new run: torchrun has started processes again, on this machine or another, after a fault or
+    because a machine came or went."""
+    note = note_of_beginning()
+    return any(everyones(bool(note and note.exists())))
+
+
+def remember_beginning():
+    """Tell processes that torchrun may start in place of this one that the run has begun."""
+    if note := note_of_beginning():
+        note.touch()
+
+
+def note_of_beginning():
+    """The path of that note, in the temporary folder that one start of torchrun has; None without torchrun."""
+    errors = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder>/attempt_<n>/<local rank>/error.json
+    return Path(errors).parents[2] / f"begun_{os.environ['LOCAL_RANK']}" if errors else None
 
 
 def same_everywhere(things):
