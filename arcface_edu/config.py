@@ -37,6 +37,7 @@ CHOICES = {
     "loss": ("softmax", "norm_softmax", "sphereface", "cosface", "arcface", "combined1", "combined2"),
     "margin_gradient": ("straight-through", "exact"),
     "optimizer": ("sgd", "adamw"),
+    "parallel": ("ddp", "dp"),
     "amp_dtype": (None, "bf16", "fp16"),
     "gradient_compression": (None, "bf16", "fp16"),
 }

@@ -37,7 +37,8 @@ def speaks_plainly(main):
 
     def say(error, sentence):
         if not getattr(error, "said_elsewhere", os.environ.get("LOCAL_RANK", "0") != "0"):
-            print(f"arcface_edu: {sentence}", file=sys.stderr)
+            past_the_bar = "\n" if os.environ.get("RANK", "0") != "0" else ""  # rank 0 may have a progress bar there
+            print(f"{past_the_bar}arcface_edu: {sentence}", file=sys.stderr)
 
     @functools.wraps(main)
     def command(*args, **kwargs):

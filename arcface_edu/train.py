@@ -15,13 +15,12 @@ import json
 import time
 
 import torch
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from arcface_edu.config import load_config
 from arcface_edu.data.loader import ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError, speaks_plainly
-from arcface_edu.heads import Softmax, build_head
-from arcface_edu.models import build_model
 from arcface_edu.training.checkpoint import (
     check_same_run,
     gather_state,
@@ -34,9 +33,7 @@ from arcface_edu.training.checkpoint import (
 from arcface_edu.training.distributed import (
     ALONE,
     average_bn_statistics,
-    averaging,
     begun_before,
-    distribute,
     everyones,
     join_world,
     one_by_one,
@@ -44,10 +41,12 @@ from arcface_edu.training.distributed import (
     same_everywhere,
     sum_over_ranks,
 )
+from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
-from arcface_edu.training.optim import Schedule, build_optimizer, set_rate
-from arcface_edu.training.precision import autocast, build_scaler, choose_device, choose_dtype
+from arcface_edu.training.optim import Schedule, set_rate
+from arcface_edu.training.precision import autocast, choose_device, choose_dtype
 from arcface_edu.training.prepare import describe_data, open_output, prepare_data
+from arcface_edu.training.profiling import profiling
 from arcface_edu.training.report import evaluate_all, report
 from arcface_edu.training.stopping import listen_for_stop
 
@@ -77,7 +76,6 @@ def train(config, world=ALONE):
     began = time.perf_counter()
     device = choose_device(config.device, world.local_rank)
     dtype = choose_dtype(config, device)
-    torch.manual_seed(config.seed)
     config.resume |= begun_before()
 
     # Data. Counts and batch that the config leaves open are filled in from it.
@@ -88,21 +86,13 @@ def train(config, world=ALONE):
     same_everywhere(describe_data(config, faces))
     schedule = Schedule.of(config, len(faces), world.size)
 
-    # Network and head. NHWC memory is what convolutions want on CPUs and tensor cores alike.
-    model = build_model(config.network, config.embedding_size, config.dropout, config.gradient_checkpointing)
-    model = model.to(device, memory_format=torch.channels_last)
-    head = build_head(config, faces.num_classes).to(device)
-    # PartialFC shares out its centres by itself; every other weight is on all ranks, and its gradient is averaged.
-    model_call = distribute(model, config, device)
-    head_call = distribute(head, config, device) if isinstance(head, Softmax) else head
-    torch.manual_seed(config.seed + world.rank)  # from here on, dropout draws apart
-    optimizer = build_optimizer(config, model, head)
-    scaler = build_scaler(device, dtype)
+    learner = build_learner(config, faces.num_classes, device, dtype, world)
+    model, head = learner.model, learner.head
     meter = Meter(device)
 
     # Where the run stands: `step` counts all steps, `updates` leaves out those that the scaler skipped.
     run = run_identity(config, faces.num_classes)
-    parts = dict(model=model, head=head, optimizer=optimizer, scaler=scaler, meter=meter)
+    parts = learner.parts() | dict(meter=meter)
     step = updates = 0
     if config.resume and (saved := load_latest(output / "checkpoints", head, say=tqdm.write)):
         check_same_run(saved["run"], run, output)
@@ -117,11 +107,12 @@ def train(config, world=ALONE):
         log = MetricsLog(output / "metrics.jsonl", up_to_step=step and saved["step"])
         (output / "config.json").write_text(json.dumps(config, indent=1))
 
+    @record_function("save")
     def save():
         average_bn_statistics(model)
         state = dict(step=step, updates=updates, steps_per_epoch=schedule.steps_per_epoch, run=run)
         state.update(gather_state(parts, device))
-        save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints)
+        return save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints, config.async_save)
 
     expected = head.expected_first_loss()
     print(
@@ -146,24 +137,27 @@ def train(config, world=ALONE):
         world_size=world.size,
     )
     batches = load(faces, shuffled, config.num_workers, device)
-    broken = 0
-    trained = [p for p in model.parameters() if p.requires_grad]
+    broken, saving = 0, None
     look = dict(unit="step", dynamic_ncols=True, smoothing=0.05, disable=not world.leads)
     progress = tqdm(total=schedule.total_steps, initial=step, **look)
     stopping = False
-    with listen_for_stop() as stop, progress:
+    recording = profiling(config, output, world, schedule.total_steps - step)
+    with listen_for_stop() as stop, progress, recording as recorded_a_step:
         while step < schedule.total_steps and not stopping:
             model.train()
-            set_rate(optimizer, schedule.rate(updates))
+            set_rate(learner.optimizer, schedule.rate(updates))
             asked = time.perf_counter()
-            step_batches = [next(batches) for _ in range(config.gradient_acc)]
+            with record_function("waiting for data"):
+                step_batches = [next(batches) for _ in range(config.gradient_acc)]
             meter.waited += time.perf_counter() - asked
 
             # What one rank alone has noticed, all have to know: one that stopped or skipped alone would leave the
             # others waiting for ever. All of it travels in one small message.
             unread = any(batch.broken or batch.fatal for batch in step_batches)
             too_few = [len(batch.labels) < 2 for batch in step_batches]  # BN cannot normalise one image alone
-            stopping, unread, *too_few = sum_over_ranks(torch.tensor([bool(stop.name), unread, *too_few])).tolist()
+            with record_function("agree"):
+                seen = sum_over_ranks(torch.tensor([bool(stop.name), unread, *too_few]))
+            stopping, unread, *too_few = seen.tolist()
             if unread:
                 broken = report_broken(step_batches, broken, config.max_corrupt)
             mirrored = draw_mirrored(config.gradient_acc, world.size, config.batch_size, step, config.seed)
@@ -172,33 +166,20 @@ def train(config, world=ALONE):
                 images = step_batches[number].images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
                 labels = step_batches[number].labels.to(device, non_blocking=True)  # (B,)
                 flips = mirrored[number, world.rank, : len(images)].to(device)  # (B,) bool
-                with averaging((model_call, head_call), now=number == usable[-1]):  # gradients travel once a step
-                    with autocast(device, dtype):
-                        embeddings = model_call(augment(images, flips))  # (B, D) float32
-                    loss = head_call(embeddings, labels)  # (), mean over the images of all ranks
+                with learner.averaging(now=number == usable[-1]):  # gradients travel once a step
+                    loss = learner.loss(augment(images, flips), labels)  # (), mean over the images of all ranks
                     if not torch.isfinite(loss):
                         stop_as_non_finite(output, step, loss, images, labels, model, head, world)
                     # A mean of micro-batches' means is the mean of the big batch.
-                    scaler.scale(loss / config.gradient_acc).backward()
+                    learner.backward(loss / config.gradient_acc)
                 meter.add(loss.detach(), head.target_cosine)
                 if step == 0:
                     compare_first_loss(loss.item(), expected)
 
-            scaler.unscale_(optimizer)
-            if config.max_norm:
-                torch.nn.utils.clip_grad_norm_(trained, config.max_norm)
-            scale = scaler.get_scale()
-            scaler.step(optimizer)  # not taken when fp16 overflowed
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            updates += scaler.get_scale() >= scale
-            if scaler.get_scale() < 1e-3 and scaler.is_enabled():
-                raise TrainingError(
-                    f"fp16 overflows at step {step} at every loss scale; "
-                    f"try amp_dtype=bf16, fp16=False, or a smaller lr."
-                )
+            updates += bool(usable) and learner.update()
             step += 1
             progress.update()
+            recorded_a_step()
 
             if step % config.frequent == 0 or step == schedule.total_steps:
                 line = meter.line()
@@ -210,11 +191,17 @@ def train(config, world=ALONE):
                 )
             at_epoch_end = step % schedule.steps_per_epoch == 0
             if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
-                save()
+                if saving:
+                    saving.finish()
+                saving = save()
+            elif saving:
+                saving.finish(wait=False)
             if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
                 with autocast(device, dtype):
                     evaluate_all(model, pair_sets, log, step, world)
 
+    if saving:
+        saving.finish()
     if stopping:
         log.close()
         name, status = next((name, status) for name, status in everyones((stop.name, stop.status)) if name)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from test_train import set_label
 
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint
 from arcface_edu.training.metrics import read_metrics
+from arcface_edu.training.profiling import read_timeline
 
 pytestmark = pytest.mark.slow
 TRAINER = Path(__file__).parent / "trainer_of_tests.py"
@@ -136,6 +138,113 @@ def test_a_wrong_label_that_one_rank_reads_ends_all_with_one_sentence(words, dra
     set_label(tmp_path / "wrong", 3, 12.0)
     more = [f"rec={tmp_path / 'wrong'}"]
     assert_one_sentence(2, [*words, *more], "record 3 has label 12", tmp_path)
+
+
+def test_a_rank_that_hangs_is_named_after_the_time_out(words):
+    """torchrun then asks it to end, and kills it half a minute later."""
+    status, _, errors = run(2, [*words, "timeout_seconds=5"], FAULT="0:3:hang")
+    assert status != 0
+    (complaint,) = complaints(errors)
+    assert "rank 0 did not answer in time" in complaint
+    assert "resume=True" in complaint
+
+
+def by_hand(rank, words, **environment):
+    """One process as torchrun would start it, without torchrun."""
+    environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"} | environment
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "TORCHELASTIC_"))}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command(1, words), env=inherited | environment, **pipes)
+
+
+def test_a_port_in_use_is_a_sentence_and_all_end(words):
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        place = dict(MASTER_ADDR="localhost", MASTER_PORT=str(taken.getsockname()[1]))
+        processes = [by_hand(rank, [*words, "timeout_seconds=5"], **place) for rank in (0, 1)]
+        for rank, process in enumerate(processes):
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 2
+            cannot = f"rank 0 cannot meet the other processes at localhost:{place['MASTER_PORT']}"
+            assert (cannot in errors) == (rank == 0)  # once is enough
+            assert "Traceback" not in errors
+
+
+def test_variables_of_torchrun_that_are_missing_are_named(words):
+    process = by_hand(0, words, MASTER_ADDR="localhost")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    (complaint,) = complaints(errors)
+    assert "but not MASTER_PORT" in complaint
+    assert "torchrun" in complaint
+
+
+def test_a_checkpoint_folder_half_written_is_passed_over_by_all(words, tmp_path):
+    assert run(2, [*words, "num_epoch=1", "save_every=2"])[0] == 0
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    (newest / "__1_0.distcp").unlink()
+    status, said, errors = run(2, [*words, "resume=True"])
+    assert status == 0, errors
+    assert f"{newest.name} cannot be read" in errors + said
+    assert "from step 4" in said
+
+
+def test_background_saves_leave_the_same_checkpoints(words, tmp_path):
+    for name, more in (("plain", []), ("background", ["async_save=True"])):
+        status, _, errors = run(2, [*words, "save_every=1", *more, f"output={tmp_path / name}"])
+        assert status == 0, errors
+    pairs = [list_checkpoints(tmp_path / name / "checkpoints") for name in ("plain", "background")]
+    for plain, background in zip(*pairs, strict=True):
+        assert plain.name == background.name
+        one, other = load_checkpoint(plain), load_checkpoint(background)
+        for part in ("model", "head", "step"):
+            torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
+        torch.testing.assert_close(one["optimizer"]["state"], other["optimizer"]["state"], rtol=0, atol=0)
+    assert not list((tmp_path / "background" / "checkpoints").glob("*.tmp"))
+
+
+def test_compressed_gradients_and_small_buckets_train_nearly_the_same(words, tmp_path):
+    ways = {"plain": [], "buckets": ["ddp_bucket_mb=1"]}
+    ways |= {kind: [f"gradient_compression={kind}"] for kind in ("bf16", "fp16")}
+    found = {}
+    for name, keys in ways.items():
+        assert run(2, [*words, "num_epoch=1", *keys, f"output={tmp_path / name}"])[0] == 0
+        found[name] = weights(tmp_path / name)["fc.weight"]
+    assert torch.equal(found["buckets"], found["plain"])
+    for kind in ("bf16", "fp16"):
+        assert not torch.equal(found[kind], found["plain"])
+        torch.testing.assert_close(found[kind], found["plain"], rtol=0, atol=1e-2 * found["plain"].abs().max().item())
+
+
+def test_sync_bn_without_gpus_and_dp_under_torchrun_are_sentences(words, tmp_path):
+    assert_one_sentence(2, [*words, "sync_bn=True"], "sync_bn=True needs GPUs", tmp_path)
+    assert_one_sentence(2, [*words, "parallel=dp"], "parallel=dp is one process with many GPUs", tmp_path)
+
+
+def test_sampled_centres_train_on_two_ranks_and_go_on_on_three(words, tmp_path):
+    words = [*words, "sample_rate=0.5"]
+    assert run(2, words)[0] == 0
+    status, said, errors = run(3, [*words, "num_epoch=3", "resume=True"])
+    assert status == 0, errors
+    assert "from step 10" in said
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_profile_records_every_rank(words, tmp_path):
+    status, said, errors = run(2, [*words, "profile=True", "num_epoch=3"])
+    assert status == 0, errors
+    folder = tmp_path / "run" / "profile"
+    assert sorted(path.name for path in folder.iterdir()) == ["rank_0.json.gz", "rank_1.json.gz", "timeline.png"]
+    for rank in (0, 1):
+        timeline = read_timeline(folder / f"rank_{rank}.json.gz")
+        assert len(timeline["steps"]) >= 1
+        assert {"agree", "forward: network", "forward: head", "backward", "update"} <= {
+            p[0] for p in timeline["phases"]
+        }
+        assert len(timeline["compute"]) and len(timeline["communication"])
+        assert f"rank {rank}: a step takes" in said
 
 
 def test_asked_to_stop_torchrun_saves_and_leaves(words, tmp_path):

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_edu import train as train_module
 from arcface_edu.config import load_config
 from arcface_edu.data.recordio import RecordReader
 from arcface_edu.models import build_model
 from arcface_edu.train import main, train
+from arcface_edu.training import learner
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint
 from arcface_edu.training.metrics import read_metrics
 
@@ -146,7 +146,7 @@ def test_gradient_accumulation_equals_the_big_batch(words, tmp_path, monkeypatch
         torch.manual_seed(0)
         return Linear()
 
-    monkeypatch.setattr(train_module, "build_model", linear)
+    monkeypatch.setattr(learner, "build_model", linear)
     for batch, parts in ((24, 1), (6, 4)):
         more = [f"batch_size={batch}", f"gradient_acc={parts}", f"output={tmp_path / str(parts)}", "fp16=False"]
         train(load_config("own_data", [*words, *more]))
@@ -206,12 +206,12 @@ def test_broken_records_are_skipped_and_named_up_to_a_limit(drawn, words, tmp_pa
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_evidence(words, tmp_path, capsys, monkeypatch):
-    class Sick(train_module.build_head(load_config(), 12).__class__):
+    class Sick(learner.build_head(load_config(), 12).__class__):
         def forward(self, embeddings, labels):
             self.calls = getattr(self, "calls", 0) + 1
             return super().forward(embeddings, labels) * (float("nan") if self.calls == 10 else 1)
 
-    monkeypatch.setattr(train_module, "build_head", lambda config, classes: Sick(config.embedding_size, classes))
+    monkeypatch.setattr(learner, "build_head", lambda config, classes: Sick(config.embedding_size, classes))
     with pytest.raises(SystemExit) as stopped:
         main(["own_data", *words])
     assert stopped.value.code == 2

@@ -2,18 +2,20 @@
 
 BN normalises over the images of one rank, so that only a network without it computes the same however a batch is split.
 FAULT=<rank>:<step>:<kind> in the environment makes that rank fail there, once: "kill" (SIGKILL), "term" (SIGTERM to
-itself) or "diverge" (another seed than the rest).
+itself), "hang" or "diverge" (another seed than the rest).
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from arcface_edu import train
+from arcface_edu.training import learner
 
 
 class Linear(nn.Module):
@@ -33,6 +35,8 @@ def failing_draw(draw, fault_step, kind):
 
     def draw_or_fail(parts, world_size, batch_size, step, seed):
         if step == fault_step:
+            if kind == "hang":
+                time.sleep(1000)
             os.kill(os.getpid(), dict(kill=signal.SIGKILL, term=signal.SIGTERM)[kind])
         return draw(parts, world_size, batch_size, step, seed)
 
@@ -40,7 +44,7 @@ def failing_draw(draw, fault_step, kind):
 
 
 if __name__ == "__main__":
-    train.build_model = Linear
+    learner.build_model = Linear
     rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
     first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if os.environ.get("RANK", "0") == rank and first_life:

@@ -57,6 +57,7 @@ config.device = None  # "cpu", "cuda", "mps"; None = the accelerator if there is
 config.seed = 2048
 
 # many processes (torchrun --nproc_per_node=N -m arcface_edu.train ...)
+config.parallel = "ddp"  # or "dp": DataParallel, one process with several GPUs, for comparison
 config.ddp_bucket_mb = 25  # gradients travel in packets of so many MB while the backward pass still goes on
 config.gradient_compression = None  # "fp16" or "bf16": half the traffic, gradients rounded on the way
 config.sync_bn = False  # True: BN normalises over the images of all processes (GPUs only)
@@ -68,5 +69,7 @@ config.resume = False  # True: go on from the last checkpoint in `output`
 config.frequent = 10  # steps between two lines of the log
 config.verbose = 2000  # steps between two verifications; 0 = only at the end
 config.save_every = 2000  # steps between two checkpoints; 0 = only at the end of each epoch
+config.async_save = False  # True: a checkpoint is written while training goes on; its copy takes memory meanwhile
 config.keep_checkpoints = 2  # older ones are removed; 0 = keep all
+config.profile = False  # True: record a few steps: a chrome trace of each process, and a picture of who waits for whom
 config.save_all_states = True  # accepted from InsightFace configs; a checkpoint always holds everything here

@@ -4,6 +4,8 @@ A checkpoint is a folder: tensors as torch.distributed.checkpoint (DCP) writes t
 with all that is not a tensor. It is written beside and renamed into place.
 """
 
+import contextlib
+import functools
 import json
 import os
 import re
@@ -15,50 +17,93 @@ import torch
 import torch.distributed as dist
 
 from arcface_edu.errors import CheckpointError
-from arcface_edu.training.distributed import alone, everyones, first_line
+from arcface_edu.training.distributed import alone, everyones, first_line, is_lost_process
 
 NAME = "step_{:08d}"
 
 
-def save_checkpoint(folder, step, state, keep=2):
+def save_checkpoint(folder, step, state, keep=2, background=False):
     """Write `state` as folder/step_<step>/ and remove all but the newest `keep` (0 = none). Every rank has to call it.
 
     state: a dict of tensors, DTensors, plain values and dicts and lists of those, the same on all ranks but for the
-    shards. The name appears only when the folder is whole and on the disk. Raises CheckpointError, on every rank, when
-    it cannot be written; earlier checkpoints stay.
+    shards. The name appears only when the folder is whole and on the disk.
+    background: only copy the state now, and write while training goes on.
+    returns: `Saving`; without background it is finished. Raises CheckpointError, on every rank, when it cannot be
+    written; earlier checkpoints stay.
     """
     from torch.distributed import checkpoint as dcp  # a slow import, which the help text need not wait for
 
-    folder, leads = Path(folder), alone() or dist.get_rank() == 0
-    path, tensors = folder / NAME.format(step), {}
-    beside = path.with_suffix(".tmp")
-    tree = split_tensors(state, "run", tensors)
-    try:
-        if leads:
-            for left in folder.glob("*.tmp"):  # by a run that was killed while writing
+    path, tensors = Path(folder) / NAME.format(step), {}
+    saving = Saving(path, keep)
+    with saving.failing_in_words():
+        tree = split_tensors(state, "run", tensors)
+        if saving.leads:
+            for left in path.parent.glob("*.tmp"):  # by a run that was killed while writing
                 shutil.rmtree(left)
-            beside.mkdir(parents=True)
-            write_and_sync(beside / "state.json", json.dumps(tree))
-        with warnings.catch_warnings():  # it warns of having one process only
-            warnings.simplefilter("ignore")
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(str(beside)))
-        if leads:
-            if path.exists():  # from before the run went back to an earlier one
-                remove(path)
-            beside.rename(path)
-    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        failures = getattr(error, "failures", None)  # DCP brings every rank's
-        reason = next(iter(failures.values()))[0] if failures else error
-        raise CheckpointError(
-            f"{path} could not be written ({first_line(reason)}); free some space or choose another output=. "
-            f"What was saved before stays, and resume=True goes on from there."
-        ) from error
-    if leads and keep:
-        for old in list_checkpoints(folder)[:-keep]:
-            remove(old)
-    if not alone():
-        dist.barrier()
+            saving.beside.mkdir(parents=True)
+            write_and_sync(saving.beside / "state.json", json.dumps(tree))
+        how = dict(storage_writer=dcp.FileSystemWriter(str(saving.beside)), no_dist=alone())
+        if background:
+            saving.future = dcp.async_save(tensors, process_group=messages_of_the_background(), **how)
+        else:
+            dcp.save(tensors, **how)
+    if not background:
+        saving.finish()
+        if not alone():
+            dist.barrier()
+    return saving
+
+
+class Saving:
+    """A checkpoint on its way to the disk."""
+
+    def __init__(self, path, keep):
+        self.path, self.beside, self.keep = path, path.with_suffix(".tmp"), keep
+        self.leads = alone() or dist.get_rank() == 0
+        self.future = None  # of what is written in the background
+        self.finished = False
+
+    def finish(self, wait=True):
+        """Give it its name and remove older ones, once it is whole. Without `wait`, nothing happens before that."""
+        if self.finished or (self.future and not wait and not self.future.done()):
+            return
+        self.finished = True
+        with self.failing_in_words():
+            if self.future:
+                self.future.result()
+            if self.leads:
+                if self.path.exists():  # from before the run went back to an earlier one
+                    remove(self.path)
+                self.beside.rename(self.path)
+                for old in list_checkpoints(self.path.parent)[: -self.keep] if self.keep else ():
+                    remove(old)
+
+    @contextlib.contextmanager
+    def failing_in_words(self):
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        try:
+            yield
+        except (OSError, RuntimeError, CheckpointException) as error:
+            shutil.rmtree(self.beside, ignore_errors=True)
+            failures = getattr(error, "failures", None)  # DCP brings every rank's
+            reason = next(iter(failures.values()))[0] if failures else error
+            if is_lost_process(reason):  # the disk is not to blame
+                raise reason from error
+            raise CheckpointError(
+                f"{self.path} could not be written ({first_line(reason)}); free some space or choose another output=. "
+                f"What was saved before stays, and resume=True goes on from there."
+            ) from error
+
+
+def messages_of_the_background():
+    """A group of all ranks for the thread that writes: in the trainer's own, its messages would mix with the step's."""
+    return None if alone() else group_beside(dist.group.WORLD)
+
+
+@functools.cache
+def group_beside(_world):
+    return dist.new_group(backend="gloo")
 
 
 def write_and_sync(path, text):

@@ -9,6 +9,8 @@ Every function here also works alone, where it does next to nothing.
 import contextlib
 import datetime
 import os
+import queue
+import threading
 import time
 import uuid
 import warnings
@@ -24,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from arcface_edu.errors import ArcfaceError, ConfigError, TrainingError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+GRACE = 3  # seconds; ranks that wait for the same message give up at almost the same moment
 COMPRESSION = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
 
 
@@ -67,10 +70,10 @@ def join_world(timeout_seconds=600):
         return
     timeout = datetime.timedelta(seconds=timeout_seconds)
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        store = meet(timeout)
         store = dist.PrefixStore(agree_on_attempt(store, world, timeout), store)
         dist.init_process_group(store=store, timeout=timeout, rank=world.rank, world_size=world.size)
-    except (RuntimeError, ValueError) as error:  # also dist.DistError
+    except (RuntimeError, ValueError, TimeoutError) as error:  # also dist.DistError
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
             f"rank {world.rank} cannot meet the other processes at {where} ({first_line(error)}); is that port taken, "
@@ -83,6 +86,29 @@ def join_world(timeout_seconds=600):
         except Exception as error:
             raise tell_once(error, world, store) from error
     dist.destroy_process_group()
+
+
+def meet(timeout):
+    """The store in which the processes find each other. Raises TimeoutError.
+
+    Where another program listens at that port and says nothing, PyTorch waits for ever: so it waits in a thread.
+    """
+    answer = queue.SimpleQueue()
+
+    def knock():
+        try:
+            answer.put(next(dist.rendezvous("env://", timeout=timeout))[0])
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=knock, daemon=True).start()
+    try:
+        store = answer.get(timeout=timeout.total_seconds() + GRACE)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {timeout.total_seconds():.0f} seconds") from None
+    if isinstance(store, Exception):
+        raise store
+    return store
 
 
 def agree_on_attempt(store, world, timeout):
@@ -112,12 +138,9 @@ def agree_on_attempt(store, world, timeout):
 def tell_once(error, world, store):
     """Of the errors that processes end with, the first is the cause, and it alone is printed; a note in the store says
     whose that is. The others have only lost the connection to a process that is gone."""
-    words = ("gloo", "nccl", "connection")  # gloo has no error class of its own
-    lost = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    if lost:
-        reason = first_line(error).split("] ", 1)[-1].split(". ")[0]  # without the place in gloo's source
+    if is_lost_process(error):
         error = TrainingError(
-            f"rank {world.rank} has lost another process ({reason}): it died, hangs or was cut off; "
+            f"{who_is_silent(str(error), world, store)}; it hangs, died or was cut off. "
             f"resume=True goes on from the last checkpoint."
         )
     with contextlib.suppress(RuntimeError):  # the store may be gone as well
@@ -128,6 +151,24 @@ def tell_once(error, world, store):
             error = TrainingError(f"{first} failed.")
             error.said_elsewhere = True
     return error
+
+
+def is_lost_process(error):
+    """Whether this is how PyTorch says that a message found no other process; gloo has no error class of its own."""
+    words = ("gloo", "nccl", "connection", "timed out")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+
+
+def who_is_silent(reason, world, store):
+    """Of a collective that came to no end: the ranks that do not even say so within a few seconds of this one."""
+    with contextlib.suppress(RuntimeError):  # the store may be gone as well
+        store.set(f"answers_{world.rank}", "")
+        if "timed out" in reason.lower():
+            time.sleep(GRACE)
+            silent = [rank for rank in range(world.size) if not store.check([f"answers_{rank}"])]
+            if silent:
+                return f"rank {' and rank '.join(map(str, silent))} did not answer in time"
+    return f"rank {world.rank} has lost another process"
 
 
 def first_line(error):
@@ -204,6 +245,8 @@ def same_everywhere(things):
 
 def distribute(module, config, device):
     """The module as all processes train it together: after a backward pass each has the mean of all gradients."""
+    if config.parallel == "dp":
+        return replicate(module, device)
     if alone():
         return module
     if config.sync_bn:
@@ -219,6 +262,24 @@ def distribute(module, config, device):
     if config.gradient_compression:
         together.register_comm_hook(None, COMPRESSION[config.gradient_compression])
     return together
+
+
+def replicate(module, device):
+    """The module in nn.DataParallel: one process that copies it to all its GPUs at every step, and scatters the batch.
+
+    Where that cannot be, it says why, and the module stays as it is.
+    """
+    if not alone():
+        raise ConfigError(
+            "parallel=dp is one process with many GPUs, but torchrun has started several processes; start it with "
+            "`python -m arcface_edu.train`, or leave parallel=dp out."
+        )
+    count = torch.accelerator.device_count() if device.type == "cuda" else 0
+    if count > 1:
+        return nn.DataParallel(module)
+    reason = "there is one" if count else f"the run is on the {device.type}"
+    print(f"parallel=dp copies the network to several GPUs, but {reason}: this run goes on without it.")
+    return module
 
 
 @contextlib.contextmanager

@@ -1,0 +1,133 @@
+"""profile=True: what each rank does in a few steps, as chrome traces, as a picture and as a line of numbers.
+
+The traces open in https://ui.perfetto.dev or chrome://tracing.
+"""
+
+import contextlib
+import gzip
+import json
+
+import numpy as np
+
+from arcface_edu.errors import ConfigError
+from arcface_edu.figures.parallel import plot_timeline
+from arcface_edu.figures.style import save
+from arcface_edu.training.distributed import everyones
+
+SKIPPED, WARMUP, RECORDED = 5, 2, 3  # the first steps fill caches and buckets, and are unlike all others
+PHASES = ("waiting for data", "agree", "forward: network", "forward: head", "backward", "update", "save")
+
+
+@contextlib.contextmanager
+def profiling(config, output, world, steps):
+    """Record a few of the next `steps` steps.  yields: a function to call after each; mostly one that does nothing.
+
+    Writes profile/rank_<r>.json.gz of every rank and profile/timeline.png; rank 0 says where the time went.
+    """
+    if not config.profile:
+        yield lambda: None
+        return
+    if steps < SKIPPED + WARMUP + RECORDED:
+        raise ConfigError(f"profile=True needs {SKIPPED + WARMUP + RECORDED} steps, but only {steps} are left to do.")
+    from torch import profiler as torch_profiler  # slow to import
+
+    folder = output / "profile"
+    folder.mkdir(exist_ok=True)
+    trace = folder / f"rank_{world.rank}.json.gz"
+
+    def finish(recorded):
+        recorded.export_chrome_trace(str(trace))
+        timelines = everyones(read_timeline(trace))
+        if world.leads:
+            save(plot_timeline(timelines), folder / "timeline.png")
+            for rank, line in enumerate(timelines):
+                print(f"rank {rank}: {describe(line)}")
+            print(f"traces and a picture of {RECORDED} steps are in {folder}/")
+
+    plan = torch_profiler.schedule(wait=SKIPPED, warmup=WARMUP, active=RECORDED, repeat=1)
+    with torch_profiler.profile(schedule=plan, on_trace_ready=finish) as recorder:
+        yield recorder.step
+
+
+def read_timeline(trace):
+    """A rank's steps from its chrome trace, in milliseconds from the first agreement of all ranks on.
+
+    returns: dict of `phases`, a list of (name, begin, end), and of (K, 2) arrays of intervals: `compute` (operators, or
+    kernels of a GPU), `communication` (collectives on their way), `hidden` (both), `waiting` (neither), and `steps`.
+    """
+    with gzip.open(trace, "rt") as file:
+        events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
+    on_gpu = any(event["cat"] == "kernel" for event in events)
+
+    def spans(wanted):
+        found = [(event["ts"], event["ts"] + event["dur"]) for event in events if wanted(event)]
+        return merge(np.array(found, dtype=float).reshape(-1, 2) / 1000)
+
+    def travels(event):
+        if event["cat"] == "kernel":
+            return "nccl" in event["name"].lower()
+        return event["cat"] == "user_annotation" and event["name"].startswith("gloo:")
+
+    def computes(event):
+        if on_gpu:
+            return event["cat"] == "kernel" and not travels(event)
+        return event["cat"] == "cpu_op" and event["name"].startswith("aten::")
+
+    marked = [e for e in events if e["cat"] == "user_annotation" and e["name"] in PHASES]
+    phases = sorted((e["ts"] / 1000, (e["ts"] + e["dur"]) / 1000, e["name"]) for e in marked)
+    # All ranks leave a collective at the same moment: the picture's clock, since each machine may have one of its own.
+    zero = next((end for _, end, name in phases if name == "agree"), phases[0][0])
+    # Python between two operators is part of the work, too.
+    compute, communication = close_gaps(spans(computes), 0.1), spans(travels)
+    steps = spans(lambda event: event["cat"] == "user_annotation" and event["name"].startswith("ProfilerStep"))
+    waiting = outside(merge(np.concatenate([compute, communication])), steps)
+    return dict(
+        phases=[(name, begin - zero, end - zero) for begin, end, name in phases],
+        compute=compute - zero,
+        communication=communication - zero,
+        hidden=overlap(compute, communication) - zero,
+        waiting=waiting - zero,
+        steps=steps - zero,
+    )
+
+
+def describe(timeline):
+    """Milliseconds of a step, on average, by what they were spent on."""
+    count = len(timeline["steps"])
+    kinds = ("compute", "communication", "waiting")
+    words = ", ".join(f"{kind} {length(timeline[kind]) / count:.1f} ms" for kind in kinds)
+    whole, hidden = length(timeline["steps"]) / count, length(timeline["hidden"]) / count
+    return f"a step takes {whole:.1f} ms: {words}; {hidden:.1f} ms of communication while it computes"
+
+
+def merge(spans):
+    """(K, 2) intervals in any order -> sorted ones that do not touch."""
+    if not len(spans):
+        return spans
+    spans = spans[spans[:, 0].argsort()]
+    ends = np.maximum.accumulate(spans[:, 1])
+    first = np.r_[True, spans[1:, 0] > ends[:-1]]  # begins after all before it have ended
+    return np.stack([spans[first, 0], ends[np.r_[np.flatnonzero(first)[1:] - 1, len(spans) - 1]]], axis=1)
+
+
+def close_gaps(spans, gap):
+    """Merged intervals, of which those closer than `gap` become one."""
+    return merge(spans + np.array([0, gap])) - np.array([0, gap]) if len(spans) else spans
+
+
+def outside(spans, whole):
+    """The parts of the intervals `whole` that none of the merged `spans` covers."""
+    holes = np.stack([np.r_[-np.inf, spans[:, 1]], np.r_[spans[:, 0], np.inf]], axis=1)
+    return overlap(whole, holes)
+
+
+def overlap(first, second):
+    """What two sets of merged intervals have in common, merged."""
+    begins = np.maximum(first[:, None, 0], second[None, :, 0]).ravel()
+    ends = np.minimum(first[:, None, 1], second[None, :, 1]).ravel()
+    common = np.stack([begins, ends], axis=1)
+    return merge(common[ends > begins])
+
+
+def length(spans):
+    return float((spans[:, 1] - spans[:, 0]).sum())
