@@ -75,9 +75,14 @@ def join_world(timeout_seconds=600):
         dist.init_process_group(store=store, timeout=timeout, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError, TimeoutError) as error:  # also dist.DistError
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        advice = (
+            "is that port taken, or the machine out of reach? torchrun's --master_port and --rdzv_endpoint choose "
+            "another."
+        )
+        if "gloo" in str(error).lower():  # they have met, but the addresses that they tell each other lead nowhere
+            advice = "GLOO_SOCKET_IFNAME=eth0, or such, names the network card that leads to them."
         raise ConfigError(
-            f"rank {world.rank} cannot meet the other processes at {where} ({first_line(error)}); is that port taken, "
-            f"or the machine out of reach? torchrun's --master_port and --rdzv_endpoint choose another."
+            f"rank {world.rank} cannot meet the other processes at {where} ({first_line(error)}); {advice}"
         ) from error
     with open(os.devnull, "w") as nowhere:
         try:

@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from arcface_edu.training.distributed import World, agree_on_attempt, begun_before, remember_beginning
+from arcface_edu.errors import ConfigError
+from arcface_edu.training import distributed
+from arcface_edu.training.distributed import World, agree_on_attempt, begun_before, join_world, remember_beginning
 
 
 @pytest.fixture
@@ -53,6 +55,20 @@ def test_who_finds_nobody_says_so_in_time(server):
     for rank in (0, 1):  # the other one never comes
         with pytest.raises(dist.DistStoreError):
             agree_on_attempt(store, World(rank, 2), timedelta(seconds=1))
+
+
+def test_machines_whose_own_name_leads_nowhere_are_told_the_remedy(monkeypatch):
+    def fail(**_):  # what torch says where host1 means 127.0.1.1 on both machines
+        raise RuntimeError("Gloo connectFullMesh failed with timed out connecting: Connection refused, 127.0.1.1")
+
+    place = dict(RANK="0", WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="host1", MASTER_PORT="29400")
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "meet", lambda timeout: dist.HashStore())
+    monkeypatch.setattr(distributed, "agree_on_attempt", lambda *_: "one")
+    monkeypatch.setattr(dist, "init_process_group", fail)
+    with pytest.raises(ConfigError, match=r"at host1:29400 .*GLOO_SOCKET_IFNAME"), join_world(1):
+        pass
 
 
 def test_a_process_started_again_by_the_same_torchrun_knows_that_the_run_has_begun(tmp_path, monkeypatch):
