@@ -2,7 +2,8 @@
 
 BN normalises over the images of one rank, so that only a network without it computes the same however a batch is split.
 FAULT=<rank>:<step>:<kind> in the environment makes that rank fail there, once: "kill" (SIGKILL), "term" (SIGTERM to
-itself), "hang" or "diverge" (another seed than the rest). PACE=<seconds> is what every step takes at least.
+itself), "hang" or "diverge" (another seed than the rest). PACE=<seconds> is what a step takes at least, shared by
+the processes.
 """
 
 import os
@@ -44,11 +45,11 @@ def failing_draw(draw, fault_step, kind):
 
 
 def slow_draw(draw, seconds):
-    """`draw_mirrored` that takes its time."""
+    """`draw_mirrored` that takes its time, of which each process bears its share."""
 
-    def draw_later(*args):
-        time.sleep(seconds)
-        return draw(*args)
+    def draw_later(parts, world_size, *args):
+        time.sleep(seconds / world_size)
+        return draw(parts, world_size, *args)
 
     return draw_later
 
