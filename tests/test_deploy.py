@@ -1,6 +1,6 @@
 """The files for Slurm and Kubernetes name only what exists: torchrun's options, config keys, fields of a PyTorchJob.
 
-What the files do was tried on a real slurmctld 22.05 and checked against the training operator's classes (kubeflow-training 1.9.4).
+The batch script was run on slurmctld 22.05, and the PyTorchJob held against the classes of kubeflow-training 1.9.4.
 """
 
 import functools
