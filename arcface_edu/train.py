@@ -12,7 +12,6 @@ metrics.jsonl, checkpoints/, model.pt and figures/.
 
 import argparse
 import json
-import os
 import time
 
 import torch
@@ -34,9 +33,11 @@ from arcface_edu.training.checkpoint import (
 from arcface_edu.training.distributed import (
     ALONE,
     average_bn_statistics,
+    begun_before,
     everyones,
     join_world,
     one_by_one,
+    remember_beginning,
     same_everywhere,
     sum_over_ranks,
 )
@@ -75,13 +76,13 @@ def train(config, world=ALONE):
     began = time.perf_counter()
     device = choose_device(config.device, world.local_rank)
     dtype = choose_dtype(config, device)
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:  # torchrun --max-restarts began again after a fault
-        config.resume = True
+    config.resume |= begun_before()
 
     # Data. Counts and batch that the config leaves open are filled in from it.
     with one_by_one(world):  # the first may have to draw the faces that the others then find
         output = open_output(config, world)
         faces, pair_sets = prepare_data(config, world.size)
+    remember_beginning()
     same_everywhere(describe_data(config, faces))
     schedule = Schedule.of(config, len(faces), world.size)
     if careful := check_linear_rule(config, world.size):
@@ -91,29 +92,31 @@ def train(config, world=ALONE):
     model, head = learner.model, learner.head
     meter = Meter(device)
 
-    # Where the run stands: `step` counts all steps, `updates` leaves out those that the scaler skipped.
+    # Where the run stands: `step` is the place in the schedule, `updates` leaves out the steps that the scaler skipped.
+    # `taken` only ever grows: it differs from `step` once another total batch has changed the number of steps.
     run = run_identity(config, faces.num_classes)
     parts = learner.parts() | dict(meter=meter)
-    step = updates = 0
+    step = updates = taken = 0
     if config.resume and (saved := load_latest(output / "checkpoints", head, say=tqdm.write)):
         check_same_run(saved["run"], run, output)
         restore_state(parts, saved, device, output, world.rank)
         # With more or fewer processes, an epoch may have another number of steps; the place in the epochs stays.
         stretch = schedule.steps_per_epoch / saved["steps_per_epoch"]
         step, updates = round(saved["step"] * stretch), round(saved["updates"] * stretch)
+        taken = saved.get("taken", saved["step"])
     elif config.resume:
         print(f"{output} holds no checkpoint yet: resume=True begins anew.")
     log = NoLog()
     if world.leads:
-        log = MetricsLog(output / "metrics.jsonl", up_to_step=step and saved["step"])
+        log = MetricsLog(output / "metrics.jsonl", up_to_step=taken)
         (output / "config.json").write_text(json.dumps(config, indent=1))
 
     @record_function("save")
     def save():
         average_bn_statistics(model)
-        state = dict(step=step, updates=updates, steps_per_epoch=schedule.steps_per_epoch, run=run)
+        state = dict(step=step, taken=taken, updates=updates, steps_per_epoch=schedule.steps_per_epoch, run=run)
         state.update(gather_state(parts, device))
-        return save_checkpoint(output / "checkpoints", step, state, config.keep_checkpoints, config.async_save)
+        return save_checkpoint(output / "checkpoints", taken, state, config.keep_checkpoints, config.async_save)
 
     expected = head.expected_first_loss()
     print(
@@ -179,13 +182,13 @@ def train(config, world=ALONE):
                     compare_first_loss(loss.item(), expected)
 
             updates += bool(usable) and learner.update()
-            step += 1
+            step, taken = step + 1, taken + 1
             progress.update()
             recorded_a_step()
 
             if step % config.frequent == 0 or step == schedule.total_steps:
                 line = meter.line()
-                log.write(step=step, epoch=step / schedule.steps_per_epoch, lr=schedule.rate(updates - 1), **line)
+                log.write(step=taken, epoch=step / schedule.steps_per_epoch, lr=schedule.rate(updates - 1), **line)
                 meter.reset()
                 progress.set_postfix_str(
                     f"loss {line['loss']:.2f}, target {line['target_angle']:.1f} deg, "
@@ -193,7 +196,7 @@ def train(config, world=ALONE):
                 )
             if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
                 with autocast(device, dtype):
-                    evaluate_all(model, pair_sets, log, step, world)
+                    evaluate_all(model, pair_sets, log, taken, world)
             # Last of all, so that a checkpoint never stands before lines of its step that the log does not have yet.
             at_epoch_end = step % schedule.steps_per_epoch == 0
             if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
@@ -216,7 +219,7 @@ def train(config, world=ALONE):
 
     # What it has learnt.
     with autocast(device, dtype):
-        results = evaluate_all(model, pair_sets, log, step, world)
+        results = evaluate_all(model, pair_sets, log, taken, world)
     log.close()
     if world.leads:
         save_atomically(model.state_dict(), output / "model.pt")

@@ -3,6 +3,7 @@
 BN normalises over the images of one rank, so that only a network without it computes the same however a batch is split.
 FAULT=<rank>:<step>:<kind> in the environment makes that rank fail there, once: "kill" (SIGKILL), "term" (SIGTERM to
 itself), "hang", "nan" (in its images) or "diverge" (another seed than the rest).
+PACE=<seconds> is what a step takes at least, shared by the processes.
 """
 
 import os
@@ -46,8 +47,19 @@ def failing_draw(draw, fault_step, kind):
     return draw_or_fail
 
 
+def slow_draw(draw, seconds):
+    """`draw_mirrored` that takes its time, of which each process bears its share."""
+
+    def draw_later(parts, world_size, *args):
+        time.sleep(seconds / world_size)
+        return draw(parts, world_size, *args)
+
+    return draw_later
+
+
 if __name__ == "__main__":
     learner.build_model = Linear
+    train.draw_mirrored = slow_draw(train.draw_mirrored, float(os.environ.get("PACE", "0")))
     rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
     first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if os.environ.get("RANK", "0") == rank and first_life:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from arcface_edu.errors import CheckpointError
-from arcface_edu.training.distributed import alone, everyones, first_line
+from arcface_edu.training.distributed import alone, everyones, first_line, is_lost_process
 
 NAME = "step_{:08d}"
 
@@ -89,6 +89,8 @@ class Saving:
             shutil.rmtree(self.beside, ignore_errors=True)
             failures = getattr(error, "failures", None)  # DCP brings every rank's
             reason = next(iter(failures.values()))[0] if failures else error
+            if is_lost_process(reason):  # the disk is not to blame
+                raise reason from error
             raise CheckpointError(
                 f"{self.path} could not be written ({first_line(reason)}); free some space or choose another output=. "
                 f"What was saved before stays, and resume=True goes on from there."

@@ -12,7 +12,9 @@ import os
 import queue
 import threading
 import time
+import uuid
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -69,14 +71,18 @@ def join_world(timeout_seconds=600):
     timeout = datetime.timedelta(seconds=timeout_seconds)
     try:
         store = meet(timeout)
-        # torchrun keeps one store over its restarts: what processes that are dead now left there must not be read.
-        store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store = dist.PrefixStore(agree_on_attempt(store, world, timeout), store)
         dist.init_process_group(store=store, timeout=timeout, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError, TimeoutError) as error:  # also dist.DistError
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        advice = (
+            "is that port taken, or the machine out of reach? torchrun's --master_port and --rdzv_endpoint choose "
+            "another."
+        )
+        if "gloo" in str(error).lower():  # they have met, but the addresses that they tell each other lead nowhere
+            advice = "GLOO_SOCKET_IFNAME=eth0, or such, names the network card that leads to them."
         raise ConfigError(
-            f"rank {world.rank} cannot meet the other processes at {where} ({first_line(error)}); is that port taken, "
-            f"or the machine out of reach? torchrun's --master_port and --rdzv_endpoint choose another."
+            f"rank {world.rank} cannot meet the other processes at {where} ({first_line(error)}); {advice}"
         ) from error
     with open(os.devnull, "w") as nowhere:
         try:
@@ -110,11 +116,34 @@ def meet(timeout):
     return store
 
 
+def agree_on_attempt(store, world, timeout):
+    """A name for this attempt that all processes of it have, and none of an earlier one.
+
+    torchrun keeps one store over its restarts: what processes that are dead now left there must not be read. Its
+    TORCHELASTIC_RESTART_COUNT differs between machines, each of which counts its own faults, and does not change when a
+    machine joins. So rank 0 names the attempt, and says who has heard of it: a name from before lists others.
+    """
+    me = uuid.uuid4().hex
+    if world.leads:
+        store.set("attempt", me)
+        store.set(f"{me}/heard", ",".join(store.get(f"{me}/{rank}").decode() for rank in range(1, world.size)))
+        return me
+    deadline = time.monotonic() + timeout.total_seconds()
+    while time.monotonic() < deadline:
+        attempt = store.get("attempt").decode()
+        store.set(f"{attempt}/{world.rank}", me)
+        with contextlib.suppress(dist.DistStoreError):
+            store.wait([f"{attempt}/heard"], datetime.timedelta(seconds=1))
+            if me in store.get(f"{attempt}/heard").decode():
+                return attempt
+            time.sleep(0.1)
+    raise dist.DistStoreError(f"no answer in {timeout.total_seconds():g} s")
+
+
 def tell_once(error, world, store):
     """Of the errors that processes end with, the first is the cause, and it alone is printed; a note in the store says
     whose that is. The others have only lost the connection to a process that is gone."""
-    words = ("gloo", "nccl", "connection", "timed out")  # gloo has no error class of its own
-    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words):
+    if is_lost_process(error):
         error = TrainingError(
             f"{who_is_silent(str(error), world, store)}; it hangs, died or was cut off. "
             f"resume=True goes on from the last checkpoint."
@@ -127,6 +156,12 @@ def tell_once(error, world, store):
             error = TrainingError(f"{first} failed.")
             error.said_elsewhere = True
     return error
+
+
+def is_lost_process(error):
+    """Whether this is how PyTorch says that a message found no other process; gloo has no error class of its own."""
+    words = ("gloo", "nccl", "connection", "timed out")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def who_is_silent(reason, world, store):
@@ -180,6 +215,25 @@ def one_by_one(world):
         everyones(str(error))
         raise
     everyones(None)
+
+
+def begun_before():
+    """Whether this is no new run: torchrun has started processes again, on this machine or another, after a fault or
+    because a machine came or went."""
+    note = note_of_beginning()
+    return any(everyones(bool(note and note.exists())))
+
+
+def remember_beginning():
+    """Tell processes that torchrun may start in place of this one that the run has begun."""
+    if note := note_of_beginning():
+        note.touch()
+
+
+def note_of_beginning():
+    """The path of that note, in the temporary folder that one start of torchrun has; None without torchrun."""
+    errors = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder>/attempt_<n>/<local rank>/error.json
+    return Path(errors).parents[2] / f"begun_{os.environ['LOCAL_RANK']}" if errors else None
 
 
 def same_everywhere(things):

@@ -11,8 +11,9 @@ class StopRequest:
         self.name, self.status = None, 0
 
     def __call__(self, number, _frame):
-        if self.name:  # asked twice: at once, then
+        if self.name and number == signal.SIGINT:  # Ctrl-C again: at once, then
             raise KeyboardInterrupt
+        # SIGTERM comes twice without anybody being impatient: Slurm sends it to torchrun and to what torchrun started.
         self.name, self.status = signal.Signals(number).name, 128 + number
 
 
