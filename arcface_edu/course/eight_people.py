@@ -59,10 +59,14 @@ def train_small(images, labels, head, epochs=12, batch_size=64, lr=0.05, frames=
     torch.manual_seed(seed)
     model = small_net(head.weight.shape[1]).to(memory_format=torch.channels_last)
     nn.init.normal_(head.weight, 0, 0.01)
-    faces = F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area").contiguous(memory_format=torch.channels_last)
+    faces = F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area").contiguous(
+        memory_format=torch.channels_last
+    )
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=5e-4)
-    batches = [b for e in range(epochs) for b in torch.randperm(len(faces), generator=seeded(seed, e)).split(batch_size)]
+    batches = [
+        b for e in range(epochs) for b in torch.randperm(len(faces), generator=seeded(seed, e)).split(batch_size)
+    ]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.1)
     moments = {round(len(batches) * (frame / (frames - 1)) ** 2) for frame in range(frames)}
     history, since = History([], [], [], []), []

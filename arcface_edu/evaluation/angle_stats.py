@@ -7,6 +7,8 @@ Everything here takes arrays of embeddings as they are and normalises them itsel
 """
 
 import math
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -202,3 +204,39 @@ def check_belong(classes, embeddings, centres):
     if classes[0] < 0 or classes[-1] >= len(centres):
         wrong = classes[0] if classes[0] < 0 else classes[-1]
         raise DataError(f"label {wrong} has no centre: there are {len(centres):,}, numbered from 0")
+
+
+def read_embeddings(path, labels=None):
+    """(embeddings (N, D) tensor, labels (N,)) of a .npz with the arrays `embeddings` and `labels`, or of two .npy.
+
+    labels: path of the .npy of labels that goes with a .npy.   raises: DataError (missing, pickled, broken).
+    """
+    path = Path(path)
+    arrays = _load(path)
+    if isinstance(arrays, np.ndarray):
+        if labels is None:
+            raise DataError(f"{path} has no labels: name a .npy of one integer per row with --labels, or use a .npz.")
+        arrays = dict(embeddings=arrays, labels=_load(labels))
+    lacking = [name for name in ("embeddings", "labels") if name not in arrays]
+    if lacking:
+        held = ", ".join(arrays) or "nothing"
+        raise DataError(f"{path} holds {held}, but no `{lacking[0]}`: write it with np.savez(embeddings=, labels=).")
+    try:
+        embeddings = as_vectors(arrays["embeddings"], "embedding")
+        return embeddings, as_labels(arrays["labels"], len(embeddings))
+    except (DataError, TypeError) as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _load(path):
+    """An array, or a dict of arrays. A pickle inside would run code: it is refused."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: name a .npy or .npz of embeddings.") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise DataError(
+            f"{path} is not readable as plain arrays ({' '.join(str(error).split())[:120]}): write it with np.savez; "
+            f"arrays of objects are pickles and are never opened."
+        ) from None

@@ -6,7 +6,15 @@ from matplotlib.colors import LinearSegmentedColormap
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import nearest_random_density, random_angle_density
 from arcface_edu.figures.style import (
-    DIFFERENT, FAINT, INK, SAME, SMALL_SIZE, canvas, dress, method_color, shades,
+    DIFFERENT,
+    FAINT,
+    INK,
+    SAME,
+    SMALL_SIZE,
+    canvas,
+    dress,
+    method_color,
+    shades,
 )  # fmt: skip
 
 BIN = 2  # degrees
@@ -44,11 +52,11 @@ def plot_target_angles(histograms, ax=None):
     return figure
 
 
-def plot_angle_history(steps, histograms, ax=None):
+def plot_angle_history(steps, histograms, ax=None, name=""):
     """How the angles to the own class centre spread at every step of a run, and their mean.
 
-    steps: (L,) rising.   histograms: (L, bins) counts over equal bins of 0 to 180 degrees.   returns: Figure.
-    raises: DataError (fewer than two lines, a line without counts).
+    steps: (L,) rising.   histograms: (L, bins) counts over equal bins of 0 to 180 degrees.   name: begins the title.
+    returns: Figure.   raises: DataError (fewer than two lines, a line without counts).
     """
     steps, histograms = join_lines(steps, histograms, 160)
     if len(steps) < 2:
@@ -64,12 +72,12 @@ def plot_angle_history(steps, histograms, ax=None):
     ax.set_ylim(edges[filled[0]], edges[filled[-1] + 1])
     way = "come in towards" if means[-1] < means[0] else "drift away from"
     title = f"Step by step, faces {way} their own class centre: from {means[0]:.0f}° to {means[-1]:.0f}°"
-    dress(ax, title, "step", "angle to the own class centre (degrees)", key=True)
+    dress(ax, _named(name, title), "step", "angle to the own class centre (degrees)", key=True)
     return figure
 
 
 def join_lines(steps, histograms, most):
-    """Lines of a log joined to at most `most`.   returns: last step of each (G,), shares of each histogram (G, bins)."""
+    """Lines of a log joined to at most `most`.   returns: their last steps (G,), shares (G, bins)."""
     steps, histograms = np.asarray(steps), np.asarray(histograms, dtype=float)
     if len(steps) == 0 or histograms.ndim != 2 or len(steps) != len(histograms) or not (histograms.sum(1) > 0).all():
         raise DataError(
@@ -90,7 +98,8 @@ def plot_own_centre(degrees, ax=None):
     title = f"Faces lie {means[tightest]:.0f}° from the centre of their own class on average"
     if len(means) > 1:
         widest = max(means, key=means.get)
-        title = f"{tightest} holds a class together most: {means[tightest]:.0f}° to its centre, {widest} {means[widest]:.0f}°"
+        title = f"{tightest} holds a class together most: {means[tightest]:.0f}° to its centre, "
+        title += f"{widest} {means[widest]:.0f}°"
     dress(ax, title, "angle to the own class centre (degrees)", "share of images (%)", key=True)
     return figure
 
@@ -133,8 +142,8 @@ def plot_own_and_other(own, other, name="", ax=None):
     for label, color, angles in (("own centre", SAME, own), ("nearest other", DIFFERENT, other)):
         _histogram(ax, *_shares(angles), color, f"{label}: mean {angles.mean():.1f}°")
     ax.set_ylim(bottom=0)
-    title = f"{name}: {np.mean(own < other):.1%} of the faces lie nearest to the centre of their own class".lstrip(": ")
-    dress(ax, title, "angle to a class centre (degrees)", "share of images (%)", key=True)
+    title = f"{np.mean(own < other):.1%} of the faces lie nearest to the centre of their own class"
+    dress(ax, _named(name, title), "angle to a class centre (degrees)", "share of images (%)", key=True)
     return figure
 
 
@@ -145,7 +154,9 @@ def plot_norms(norms, degrees, name="", ax=None):
     """
     norms, degrees = np.asarray(norms, dtype=float), np.asarray(degrees, dtype=float)
     if len(norms) < 10 or norms.shape != degrees.shape:
-        raise DataError(f"{len(norms)} norms and {len(degrees)} angles: at least ten of both are meant, as many of each")
+        raise DataError(
+            f"{len(norms)} norms and {len(degrees)} angles: at least ten of both are meant, as many of each"
+        )
     figure, ax = canvas(ax)
     ax.hexbin(
         norms, degrees, gridsize=45, mincnt=1, bins="log", linewidths=0.1,
@@ -157,11 +168,12 @@ def plot_norms(norms, degrees, name="", ax=None):
     ranks = [np.argsort(np.argsort(values)) for values in (norms, degrees)]
     correlation = np.corrcoef(*ranks)[0, 1]
     if abs(correlation) < 0.1:
-        says = "the length of an embedding says little about its angle"
+        title = "The length of an embedding says little about its angle"
     else:
-        says = f"the longer an embedding, the {'nearer it lies to' if correlation < 0 else 'further it lies from'} its centre"
-    title = f"{name}: {says} (rank correlation {correlation:.2f})".removeprefix(": ")
-    dress(ax, title[0].upper() + title[1:], "length of the embedding", "angle to the own class centre (degrees)", key=True)
+        way = "nearer it lies to" if correlation < 0 else "further it lies from"
+        title = f"The longer an embedding, the {way} its centre"
+    title = _named(name, f"{title} (rank correlation {correlation:.2f})")
+    dress(ax, title, "length of the embedding", "angle to the own class centre (degrees)", key=True)
     return figure
 
 
@@ -218,8 +230,7 @@ def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None, dimension
 
     gap = degrees[~is_same].mean() - degrees[is_same].mean()
     title = f"Same-person pairs sit {abs(gap):.0f}° {'closer' if gap >= 0 else 'further apart'} than strangers"
-    if name:
-        title = f"{name}: {title[0].lower()}{title[1:]}"
+    title = _named(name, title)
     if threshold_cosine is not None:
         threshold = float(np.degrees(np.arccos(threshold_cosine)))
         wrong = np.mean((degrees < threshold) != is_same)
@@ -241,6 +252,10 @@ def _histogram(ax, share, edges, color, label):
     first, last = filled[0], filled[-1] + 1
     ax.stairs(share[first:last], edges[first : last + 1], fill=True, color=color, alpha=0.32)
     ax.stairs(share[first:last], edges[first : last + 1], color=color, linewidth=1.8, label=label)
+
+
+def _named(name, title):
+    return f"{name}: {title[0].lower()}{title[1:]}" if name else title
 
 
 def _by_method(degrees, ax):

@@ -35,6 +35,7 @@ def plot_closest(degrees, faces, total=None, ax=None):
     ax.set_xlim(-1.1, count)
     ax.set_ylim(count, -1.1)
 
-    dress(ax, f"The two closest{f" of {total:,}" if total else ""} people lie {closest:.0f}° apart; bold: who is nearest to whom")
+    of = f" of {total:,}" if total else ""
+    dress(ax, f"The two closest{of} people lie {closest:.0f}° apart; bold: who is nearest to whom")
     ax.axis("off")
     return figure
