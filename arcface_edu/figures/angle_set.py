@@ -1,7 +1,6 @@
 """The figures of `python -m arcface_edu.angles`: each thing by itself, and several side by side."""
 
 import numpy as np
-import torch
 
 from arcface_edu.evaluation.angle_stats import (
     angle_matrix,
@@ -17,7 +16,7 @@ from arcface_edu.figures.angles import (
     plot_norms,
     plot_own_and_other,
     plot_own_centre,
-    plot_pair_angles,
+    plot_pairs_by_run,
 )
 from arcface_edu.figures.faces import contact_sheet
 from arcface_edu.figures.identities import plot_closest
@@ -32,7 +31,7 @@ def draw_angles(subjects, folder):
 
     subjects: dict name -> Subject.   returns: list of the files' Paths.
     """
-    drawn, own, nearest = [], {}, {}
+    drawn, own, nearest, by_pairs = [], {}, {}, {}
 
     def keep(figure, what, name):
         of = "" if len(subjects) == 1 else "_" + "".join(c if c.isalnum() or c in "-." else "_" for c in name)
@@ -44,7 +43,7 @@ def draw_angles(subjects, folder):
         centres, rows = (means, members) if subject.centres is None else (subject.centres, subject.labels)
         own[name] = angles_to_rows(subject.embeddings, centres, rows)
         other = angles_to_nearest_other(subject.embeddings, centres, rows)
-        nearest[name], neighbours = nearest_angles(centres)
+        nearest[name] = nearest_angles(centres)[0]
         keep(plot_own_and_other(own[name], other, name), "own_and_other", name)
         norms = subject.embeddings.norm(dim=1).numpy()
         if len(norms) >= 10:
@@ -55,36 +54,37 @@ def draw_angles(subjects, folder):
             )
             keep(plot_angle_history(steps, histograms, name=name), "history", name)
         if subject.images is not None:
-            keep(draw_closest(subject, centres, rows, nearest[name], neighbours), "closest", name)
+            keep(draw_closest(subject, centres, rows), "closest", name)
             keep(draw_ends(subject.images, norms), "norm_faces", name)
         for pairs, (result, is_same) in subject.pairs.items():
-            threshold, dimension = result["threshold"]["cosine"], subject.embeddings.shape[1]
-            figure = plot_pair_angles(result["cosines"], is_same, threshold, dimension=dimension, name=name)
-            keep(figure, f"pairs_{pairs}", name)
+            shown = result["cosines"], is_same, result["threshold"]["cosine"]
+            by_pairs.setdefault(pairs, {})[name] = shown
     dimension = next(iter(subjects.values())).embeddings.shape[1]
-    drawn.append(save(plot_own_centre(own), folder / "angles_own_centre.png"))
-    drawn.append(save(plot_nearest_centres(nearest, dimension), folder / "angles_nearest_centres.png"))
-    return drawn
+    together = {f"pairs_{pairs}": plot_pairs_by_run(runs, dimension) for pairs, runs in by_pairs.items()}
+    together["nearest_centres"] = plot_nearest_centres(nearest, dimension)
+    if len(subjects) > 1:
+        together["own_centre"] = plot_own_centre(own)
+    return drawn + [save(figure, folder / f"angles_{what}.png") for what, figure in together.items()]
 
 
-def draw_closest(subject, centres, rows, degrees, neighbours):
-    """The map of the people whose centres are closest, each with the photograph nearest to its centre."""
+def draw_closest(subject, centres, rows):
+    """The map of the people whose centres are closest, each with the photograph nearest to its centre.
+
+    centres: (C, D).   rows: (N,) of each embedding's own centre; people without an embedding are left out.
+    """
     seen = np.unique(rows)
-    order = np.where(np.isin(np.arange(len(centres)), seen), degrees, 181.0)  # only people with a photograph here
-    order = np.where(np.isin(neighbours, seen), order, 181.0)
-    group = [row for row in closest_group(neighbours, order, CLOSEST) if row in set(seen.tolist())]
-    faces = []
+    degrees, neighbours = nearest_angles(centres[seen])
+    group, faces = seen[closest_group(neighbours, degrees, CLOSEST)], []
     for row in group:
         own = np.flatnonzero(rows == row)
-        faces.append(
-            subject.images[own[angles_to_rows(subject.embeddings[own], centres, np.full(len(own), row)).argmin()]]
-        )
-    return plot_closest(angle_matrix(centres[torch.as_tensor(group)]), faces, len(centres))
+        best = angles_to_rows(subject.embeddings[own], centres, rows[own]).argmin()
+        faces.append(subject.images[own[best]])
+    return plot_closest(angle_matrix(centres[group]), faces, len(seen))
 
 
 def draw_ends(images, norms):
     """The photographs with the shortest and with the longest embeddings."""
     order = np.argsort(norms)
-    rows = [[images[place] for place in places] for places in (order[:ENDS], order[: -ENDS - 1 : -1])]
-    lengths = [f"{norms[order[0]]:.1f} up", f"{norms[order[-1]]:.1f} down"]
-    return contact_sheet(rows, lengths, "Above the shortest embeddings, below the longest: what does the length tell?")
+    rows = [[images[place] for place in places] for places in (order[:ENDS], order[-ENDS:])]
+    lengths = [f"{norms[order[a]]:.1f} to {norms[order[b]]:.1f}" for a, b in ((0, ENDS - 1), (-ENDS, -1))]
+    return contact_sheet(rows, lengths, "Above, the faces with the shortest embeddings; below, with the longest")

@@ -100,7 +100,7 @@ def plot_own_centre(degrees, ax=None):
         widest = max(means, key=means.get)
         title = f"{tightest} holds a class together most: {means[tightest]:.0f}° to its centre, "
         title += f"{widest} {means[widest]:.0f}°"
-    dress(ax, title, "angle to the own class centre (degrees)", "share of images (%)", key=True)
+    dress(ax, title, "angle to the own class centre (degrees)", "share of images per degree (%)", key=True)
     return figure
 
 
@@ -119,14 +119,14 @@ def plot_nearest_centres(degrees, dimension, ax=None):
     reach = at[random > 0.01 * random.max()]
     low, high = min(low, reach[0]), max(high, reach[-1])
     ax.plot(
-        at, 100 * BIN * random, color=FAINT, linewidth=1.4, linestyle=":",
+        at, 100 * random, color=FAINT, linewidth=1.4, linestyle=":",
         label=f"{count:,} random directions in {dimension}-D: mean {at_random:.1f}°",
     )  # fmt: skip
     ax.set_xlim(low, high)
     name, mean = next(iter(means.items()))
-    further = "further than" if mean > at_random else "no further than"
-    title = f"{name} keeps a class {mean:.0f}° from the nearest other, {further} {at_random:.0f}° of random directions"
-    dress(ax, title, "angle to the nearest other class centre (degrees)", "share of classes (%)", key=True)
+    way = "further" if mean > at_random else "nearer"
+    title = f"{name} puts a class {mean:.0f}° from the nearest other: {way} than random directions, {at_random:.0f}°"
+    dress(ax, title, "angle to the nearest other class centre (degrees)", "share of classes per degree (%)", key=True)
     return figure
 
 
@@ -143,7 +143,7 @@ def plot_own_and_other(own, other, name="", ax=None):
         _histogram(ax, *_shares(angles), color, f"{label}: mean {angles.mean():.1f}°")
     ax.set_ylim(bottom=0)
     title = f"{np.mean(own < other):.1%} of the faces lie nearest to the centre of their own class"
-    dress(ax, _named(name, title), "angle to a class centre (degrees)", "share of images (%)", key=True)
+    dress(ax, _named(name, title), "angle to a class centre (degrees)", "share of images per degree (%)", key=True)
     return figure
 
 
@@ -162,7 +162,7 @@ def plot_norms(norms, degrees, name="", ax=None):
         norms, degrees, gridsize=45, mincnt=1, bins="log", linewidths=0.1,
         cmap=LinearSegmentedColormap.from_list("", ["#DCEAF4", SAME]),
     )  # fmt: skip
-    groups = np.array_split(np.argsort(norms), 20 if len(norms) >= 400 else 5)
+    groups = np.array_split(np.argsort(norms), 10 if len(norms) >= 400 else 5)
     x, y = ([np.median(values[group]) for group in groups] for values in (norms, degrees))
     ax.plot(x, y, "o-", color=INK, linewidth=1.8, markersize=4, label="median")
     ranks = [np.argsort(np.argsort(values)) for values in (norms, degrees)]
@@ -211,10 +211,10 @@ def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None, dimension
     edges = edges if len(edges) > 1 else np.array([edges[0], edges[0] + BIN])
     kinds = (("same person", SAME, degrees[is_same]), ("different people", DIFFERENT, degrees[~is_same]))
     shares = []
-    for name, color, angles in kinds:
+    for kind, color, angles in kinds:
         share = 100 * np.histogram(angles, edges)[0] / len(angles)
         shares.append(share)
-        _histogram(ax, share, edges, color, f"{name}: mean {angles.mean():.1f}°")
+        _histogram(ax, share, edges, color, f"{kind}: mean {angles.mean():.1f}°")
     overlap = np.minimum(*shares)
     ax.stairs(
         overlap, edges, fill=True, facecolor="none", edgecolor=INK, hatch="////", linewidth=0, alpha=0.55,
@@ -246,6 +246,24 @@ def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None, dimension
     return figure
 
 
+def plot_pairs_by_run(runs, dimension=None):
+    """Angles of pairs under several networks, one above the other.
+
+    runs: dict name -> (cosines (N,), is_same (N,), threshold cosine or None), as in `plot_pair_angles`.
+    returns: Figure.   raises: DataError (nothing to draw, one kind of pair only).
+    """
+    if not runs:
+        raise DataError("there are no pairs to draw")
+    figure, ax = canvas(size=(7.2, 3.8 * len(runs)))
+    ax.remove()
+    panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, (name, (cosines, is_same, threshold)) in zip(panels, runs.items(), strict=True):
+        plot_pair_angles(cosines, is_same, threshold, panel, dimension, name)
+        if panel is not panels[-1]:
+            panel.set_xlabel("")
+    return figure
+
+
 def _histogram(ax, share, edges, color, label):
     """A pale area under a strong line, from the first filled bin to the last."""
     filled = np.flatnonzero(share)
@@ -271,6 +289,7 @@ def _by_method(degrees, ax):
 
 
 def _shares(angles):
-    """(share in %, edges) of angles over bins of two degrees."""
-    edges = np.arange(np.floor(np.min(angles) / BIN) * BIN, np.max(angles) + BIN + 1e-9, BIN)
-    return 100 * np.histogram(angles, edges)[0] / len(angles), edges
+    """(share in % per degree, edges) of angles, over bins of two degrees or, where they lie close, of less."""
+    width = next((width for reach, width in ((30, 2.0), (15, 1.0)) if np.ptp(angles) > reach), 0.5)
+    edges = np.arange(np.floor(np.min(angles) / width) * width, np.max(angles) + 1.001 * width, width)
+    return 100 * np.histogram(angles, edges, density=True)[0], edges

@@ -36,6 +36,6 @@ def plot_closest(degrees, faces, total=None, ax=None):
     ax.set_ylim(count, -1.1)
 
     of = f" of {total:,}" if total else ""
-    dress(ax, f"The two closest{of} people lie {closest:.0f}° apart; bold: who is nearest to whom")
+    dress(ax, f"The two closest{of} people are {closest:.0f}° apart; bold: each one's nearest")
     ax.axis("off")
     return figure

@@ -97,7 +97,7 @@ def draw_plane(ax, embeddings, labels, centres, faces, title=""):
         picture = picture.transpose(1, 2, 0) if picture.shape[0] == 3 else picture
         frame = dict(edgecolor=color, linewidth=2, boxstyle="square,pad=0.05")
         ax.add_artist(
-            AnnotationBbox(OffsetImage(picture, 40 / len(picture)), (1.38 * x, 1.38 * y), bboxprops=frame, pad=0.1)
+            AnnotationBbox(OffsetImage(picture, zoom=40 / len(picture)), (1.38 * x, 1.38 * y), bboxprops=frame, pad=0.1)
         )
     ax.set_xlim(-1.75, 1.75)
     ax.set_ylim(-1.75, 1.75)
