@@ -37,11 +37,11 @@ class Subject(NamedTuple):
 
     embeddings: torch.Tensor  # (N, D), of each image as it is
     labels: np.ndarray  # (N,)
-    images: torch.Tensor | None = None  # uint8 (N, 3, 112, 112)
-    centres: torch.Tensor | None = None  # (C, D), of the head
-    log: list = ()  # training lines of metrics.jsonl
-    unseen: tuple | None = None  # (embeddings, labels) of people who were not trained on
-    pairs: dict = {}  # noqa: RUF012  name -> (result of `verify_pairs` with mirror images added, is_same)
+    images: torch.Tensor | None  # uint8 (N, 3, 112, 112)
+    centres: torch.Tensor | None  # (C, D), of the head
+    log: list  # training lines of metrics.jsonl
+    unseen: tuple | None  # (embeddings, labels) of people who were not trained on
+    pairs: dict  # name -> (result of `verify_pairs`, mirror images added; is_same)
 
 
 @speaks_plainly
@@ -96,7 +96,8 @@ def main(argv=None):
 def look_at(path, options):
     """(name, Subject) of what a path names."""
     if path.suffix in (".npy", ".npz"):
-        return path.stem, Subject(*read_embeddings(path, options.labels))
+        nothing = dict(images=None, centres=None, log=[], unseen=None, pairs={})
+        return path.stem, Subject(*read_embeddings(path, options.labels), **nothing)
     trained = open_trained(path, options.network)
     config = trained.config
     root = options.faces or (config and config.rec)

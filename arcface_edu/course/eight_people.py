@@ -52,8 +52,8 @@ def small_net(embedding_size):
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 4 * channels, embedding_size), last)
 
 
-def train_small(images, labels, head, epochs=16, batch_size=64, lr=0.05, frames=30, seed=0):
-    """Train `small_net` and `head` from random weights, and look at all images `frames` times on the way.
+def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=28, seed=0):
+    """Train `small_net` and `head` from random weights, and look at all images up to `frames` times on the way.
 
     images: uint8 (N, 3, H, W); labels: (N,); head: MarginSoftmax or Softmax, its size that of the embeddings.
     returns: History, the first frame before any step; the frames lie closer in the beginning, where most happens.
@@ -61,14 +61,13 @@ def train_small(images, labels, head, epochs=16, batch_size=64, lr=0.05, frames=
     torch.manual_seed(seed)
     model = small_net(head.weight.shape[1]).to(memory_format=torch.channels_last)
     nn.init.normal_(head.weight)  # of length 1 or so: the shorter a centre, the wilder a step would turn it
-    faces = F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area").contiguous(
-        memory_format=torch.channels_last
-    )
+    faces = F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area")  # (N, 3, 56, 56), channels last
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=5e-4)
-    batches = [
-        b for e in range(epochs) for b in torch.randperm(len(faces), generator=seeded(seed, e)).split(batch_size)
-    ]
+    batch_size = min(batch_size, len(faces))
+    whole = len(faces) // batch_size * batch_size
+    orders = [torch.randperm(len(faces), generator=seeded(seed, epoch))[:whole] for epoch in range(epochs)]
+    batches = torch.cat(orders).view(-1, batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.1)
     moments = {round(len(batches) * (frame / (frames - 1)) ** 2) for frame in range(frames)}
     history, since = History([], [], [], []), []

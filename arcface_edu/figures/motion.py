@@ -50,7 +50,7 @@ def animate_target_angles(steps, histograms, frames=48):
 def animate_plane(histories, labels, faces, notes=None):
     """Embeddings of a few people in the plane while they are trained, a panel per head (ArcFace fig. 3).
 
-    Over each stand the angles `intra` and `inter` of `angle_statistics`.
+    Over each stands the `inter` of `angle_statistics`.
 
     histories: dict name of the head -> (embeddings (F, N, 2), centres (F, C, 2)), F alike.   labels: (N,), below C.
     faces: C uint8 images, one of each person.   notes: F texts, one under each frame.
@@ -60,7 +60,7 @@ def animate_plane(histories, labels, faces, notes=None):
     if len(lengths) != 1 or lengths == {0}:
         raise DataError(f"the panels have {sorted(lengths)} frames; one number, above 0, is meant for all")
     frames = lengths.pop()
-    figure = Figure(figsize=(3.4 * len(histories), 3.9), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(3.2 * len(histories), 3.7), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     panels = np.atleast_1d(figure.subplots(1, len(histories)))
     figure.subplots_adjust(0.01, 0.07, 0.99, 0.9, wspace=0.04)
@@ -69,9 +69,8 @@ def animate_plane(histories, labels, faces, notes=None):
     def draw(frame):
         for ax, (name, (embeddings, centres)) in zip(panels, histories.items(), strict=True):
             ax.clear()
-            found = angle_statistics(embeddings[frame], labels)
-            says = f"{name}: {found['intra']:.0f}° within a person, {found['inter']:.0f}° between"
-            draw_plane(ax, embeddings[frame], labels, centres[frame], faces, says)
+            apart = angle_statistics(embeddings[frame], labels)["inter"]
+            draw_plane(ax, embeddings[frame], labels, centres[frame], faces, f"{name}: people {apart:.0f}° apart")
             ax.title.set_color(method_color(name))
         note.set_text(notes[frame] if notes else "")
 
@@ -103,7 +102,7 @@ def draw_plane(ax, embeddings, labels, centres, faces, title=""):
         picture = picture.transpose(1, 2, 0) if picture.shape[0] == 3 else picture
         frame = dict(edgecolor=color, linewidth=2, boxstyle="square,pad=0.05")
         ax.add_artist(
-            AnnotationBbox(OffsetImage(picture, zoom=34 / len(picture)), (1.46 * x, 1.46 * y), bboxprops=frame, pad=0.1)
+            AnnotationBbox(OffsetImage(picture, zoom=32 / len(picture)), (1.46 * x, 1.46 * y), bboxprops=frame, pad=0.1)
         )
     ax.set_xlim(-1.76, 1.76)
     ax.set_ylim(-1.76, 1.76)

@@ -22,7 +22,6 @@ class Trained(NamedTuple):
     config: EasyDict | None
     centres: torch.Tensor | None
     log: list  # dicts of metrics.jsonl
-    where: str
 
 
 def open_trained(path, network=None):
@@ -37,12 +36,13 @@ def open_trained(path, network=None):
             f"there is no {path}: name the folder of a run, as runs/drawn_faces, or a file of weights."
         )
     folder = path if path.is_dir() else path.parent
-    if not (folder / "config.json").exists() or path.name not in (folder.name, "model.pt"):
+    if not (folder / "config.json").exists() or not (path.is_dir() or path.name == "model.pt"):
         if path.is_dir():
             raise CheckpointError(
-                f"{path} is no run: there is no config.json in it. Name the folder that `output` named."
+                f"{path} is no run: no config.json in it. Name the folder that `output` named."
             )
-        return Trained(fill(*network_of(read_weights(path), path, network), path), None, None, [], str(path))
+        weights = read_weights(path)
+        return Trained(fill(network_of(weights, path, network), weights, path), None, None, [])
     try:
         config = EasyDict(json.loads((folder / "config.json").read_text()))
         model = build_model(config.network, config.embedding_size)
@@ -53,7 +53,7 @@ def open_trained(path, network=None):
     if weights is None:
         raise CheckpointError(f"{folder} holds neither model.pt nor a checkpoint: the run has not come that far yet.")
     centres = saved["head"]["weight"] if "head" in saved else None
-    return Trained(fill(model, weights, folder), config, centres, read_metrics(folder / "metrics.jsonl"), str(folder))
+    return Trained(fill(model, weights, folder), config, centres, read_metrics(folder / "metrics.jsonl"))
 
 
 def read_weights(path):
@@ -74,13 +74,13 @@ def read_weights(path):
 
 
 def network_of(state, path, network):
-    """(an empty network for these weights, the weights)."""
+    """The network that weights of these shapes belong to, still with random ones."""
     size = next((value.shape[0] for value in reversed(state.values()) if value.ndim), 1)
     for name in [network] if network else NETWORKS:
         with torch.device("meta"):
             wanted = {key: value.shape for key, value in build_model(name, size).state_dict().items()}
         if network or wanted == {key: value.shape for key, value in state.items()}:
-            return build_model(name, size), state
+            return build_model(name, size)
     raise CheckpointError(
         f"{path} holds the weights of none of {', '.join(NETWORKS)}; name the network with --network."
     )
