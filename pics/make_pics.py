@@ -28,7 +28,7 @@ def main():
     for name in ("target_angles", "pair_angles_drawn", "hardest_pairs_drawn"):
         shutil.copyfile(RUNS / "drawn_faces" / "figures" / f"{name}.png", HERE / f"{name}.png")
     angles.main([str(RUNS / "drawn_faces"), str(RUNS / "softmax"), "--output", str(RUNS / "angles")])
-    for name in ("closest_ArcFace", "norm_faces_ArcFace", "own_centre", "nearest_centres", "pairs_drawn"):
+    for name in ("closest_ArcFace", "norm_faces_ArcFace", "nearest_centres", "pairs_drawn"):
         shutil.copyfile(RUNS / "angles" / f"angles_{name}.png", HERE / f"angles_{name}.png")
     draw_sharpening()
     draw_eight_people()

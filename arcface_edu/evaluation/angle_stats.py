@@ -163,9 +163,14 @@ def nearest_random_density(degrees, dimension, count):
 
 
 def statistics_table(columns, heading="degrees"):
-    """A Markdown table of `angle_statistics`, one column each.   columns: dict name -> statistics; what lacks is –."""
+    """A Markdown table of `angle_statistics`, one column each.   columns: dict name -> statistics.
+
+    What one of them lacks is –; a row that all lack is left out.
+    """
     lines = [f"| {heading} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for key, meaning in STATISTICS.items():
+        if not any(key in column for column in columns.values()):
+            continue
         values = [f"{column[key]:.2f}" if key in column else "–" for column in columns.values()]
         lines.append(f"| {meaning} | " + " | ".join(values) + " |")
     return "\n".join(lines)

@@ -94,12 +94,12 @@ def plot_own_centre(degrees, ax=None):
     degrees: dict name of the head -> (N,).   returns: Figure.   raises: DataError (nothing to draw).
     """
     figure, ax, means = _by_method(degrees, ax)
-    tightest = min(means, key=means.get)
-    title = f"Faces lie {means[tightest]:.0f}° from the centre of their own class on average"
-    if len(means) > 1:
-        widest = max(means, key=means.get)
-        title = f"{tightest} holds a class together most: {means[tightest]:.0f}° to its centre, "
-        title += f"{widest} {means[widest]:.0f}°"
+    low, high = (of(means, key=means.get) for of in (min, max))
+    title = f"Faces lie {means[low]:.0f}° from the centre of their own class on average"
+    if means[high] - means[low] >= 2:
+        title = f"Faces lie {means[low]:.0f}° from their own class centre under {low}, {means[high]:.0f}° under {high}"
+    elif len(means) > 1:
+        title = f"How near faces lie to their own class centre hardly differs: {means[low]:.0f}° to {means[high]:.0f}°"
     dress(ax, title, "angle to the own class centre (degrees)", "share of images per degree (%)", key=True)
     return figure
 
@@ -123,9 +123,10 @@ def plot_nearest_centres(degrees, dimension, ax=None):
         label=f"{count:,} random directions in {dimension}-D: mean {at_random:.1f}°",
     )  # fmt: skip
     ax.set_xlim(low, high)
-    name, mean = next(iter(means.items()))
-    way = "further" if mean > at_random else "nearer"
-    title = f"{name} puts a class {mean:.0f}° from the nearest other: {way} than random directions, {at_random:.0f}°"
+    furthest_first = sorted(means, key=means.get, reverse=True)
+    ends = furthest_first[:1] + furthest_first[1:][-1:]
+    away = ", ".join(f"{means[name]:.0f}° away under {name}" for name in ends)
+    title = f"The nearest other class centre is {away}; of random directions it would be {at_random:.0f}°"
     dress(ax, title, "angle to the nearest other class centre (degrees)", "share of classes per degree (%)", key=True)
     return figure
 

@@ -38,9 +38,7 @@ def open_trained(path, network=None):
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").exists() or not (path.is_dir() or path.name == "model.pt"):
         if path.is_dir():
-            raise CheckpointError(
-                f"{path} is no run: no config.json in it. Name the folder that `output` named."
-            )
+            raise CheckpointError(f"{path} is no run: no config.json in it. Name the folder that `output` named.")
         weights = read_weights(path)
         return Trained(fill(network_of(weights, path, network), weights, path), None, None, [])
     try:

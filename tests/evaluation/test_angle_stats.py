@@ -151,6 +151,7 @@ def test_the_table_has_a_dash_where_nothing_is_known():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert rows[0] == ["degrees", "ours", "paper's"] and rows[1] == ["---"] * 3
     assert [row[1:] for row in rows[2:]] == [["–", "14.29"], ["–", "71.61"], ["1.00", "38.45"], ["2.25", "65.83"]]
+    assert len(statistics_table({"unseen": dict(intra=1.0, inter=2.25)}).splitlines()) == 4
 
 
 def broken(change):

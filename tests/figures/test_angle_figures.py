@@ -12,6 +12,7 @@ from PIL import Image
 
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import random_angle_density
+from arcface_edu.figures import motion
 from arcface_edu.figures.angles import (
     join_lines,
     plot_angle_history,
@@ -24,7 +25,7 @@ from arcface_edu.figures.angles import (
     plot_random_angles,
 )
 from arcface_edu.figures.identities import plot_closest
-from arcface_edu.figures.motion import HOLD, animate_plane, animate_target_angles, draw_plane, save_animation
+from arcface_edu.figures.motion import animate_plane, animate_target_angles, draw_plane, save_animation
 
 STEPS = np.arange(10, 210, 10)
 HISTOGRAMS = np.zeros((20, 90), int)
@@ -88,9 +89,10 @@ def test_lines_are_joined_without_losing_a_count():
 def test_heads_are_compared_in_their_colours():
     own = {"softmax": np.array([50.0, 54]), "ArcFace": np.array([30.0, 34])}
     figure = plot_own_centre(own)
-    assert title(figure) == "ArcFace holds a class together most: 32° to its centre, softmax 52°"
+    assert title(figure) == "Faces lie 32° from their own class centre under ArcFace, 52° under softmax"
     assert key(figure) == ["softmax: mean 52.0°", "ArcFace: mean 32.0°"]
     assert title(plot_own_centre({"ArcFace": own["ArcFace"]})).startswith("Faces lie 32°")
+    assert "hardly differs: 52° to 53°" in title(plot_own_centre({"a": own["softmax"], "b": own["softmax"] + 1}))
     figure = plot_own_and_other(np.array([30, 40, 70.0]), np.array([60, 60, 60.0]))
     assert title(figure) == "66.7% of the faces lie nearest to the centre of their own class"
 
@@ -103,8 +105,11 @@ def test_nearest_centres_stand_beside_random_ones():
     mean = np.degrees(np.arccos((drawn @ drawn.T - 2 * np.eye(500)).max(1))).mean()
     said = float(key(figure)[1].split("mean ")[1].rstrip("°"))
     assert said == pytest.approx(mean, abs=0.3)
-    assert "70° from the nearest other: nearer than random" in title(figure)
-    assert "further than random" in title(plot_nearest_centres({"ArcFace": np.full(500, 80.0)}, 128))
+    at_random = "; of random directions it would be 75°"
+    assert title(figure) == f"The nearest other class centre is 70° away under ArcFace{at_random}"
+    three = {"a": np.full(500, 60.0), "b": np.full(500, 80.0), "c": np.full(500, 70.0)}
+    says = "The nearest other class centre is 80° away under b, 60° away under a"
+    assert title(plot_nearest_centres(three, 128)) == says + at_random
 
 
 def test_histograms_are_shares_per_degree_whatever_their_bins():
@@ -166,10 +171,11 @@ def test_people_in_the_plane_stand_where_their_embeddings_point():
     assert [line.get_xydata()[1].tolist() for line in ax.get_lines()] == [pytest.approx(c) for c in centres.tolist()]
 
 
-def test_animations_play_all_frames_and_hold_the_last(tmp_path):
+def test_animations_play_all_frames_and_hold_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(motion, "HOLD", 2)
     histories, labels = plane()
     film = animate_plane(histories, labels, faces(8), notes=["a", "b", "c", "d"])
-    assert list(film.new_frame_seq()) == [0, 1, 2, 3] + [3] * HOLD
+    assert list(film.new_frame_seq()) == [0, 1, 2, 3, 3, 3]
     path = save_animation(film, tmp_path / "new" / "plane.gif", seconds=2)
     assert [file.name for file in path.parent.iterdir()] == ["plane.gif"]
     with Image.open(path) as gif:
@@ -180,8 +186,8 @@ def test_animations_play_all_frames_and_hold_the_last(tmp_path):
             total += gif.info["duration"]
         assert total == pytest.approx(2000, rel=0.1)
     film = animate_target_angles(STEPS, HISTOGRAMS, frames=5)
-    film._draw_frame(4)
-    (ax,) = film._fig.axes
+    save_animation(film, tmp_path / "angles.gif")
+    (ax,) = film._fig.axes  # as the last frame left it
     assert "step 200" in ax.get_title(loc="left")
     assert [text.get_text() for text in ax.get_legend().get_texts()][1] == "now: mean 56.0°"  # of the last four lines
     plt.close("all")
