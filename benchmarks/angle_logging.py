@@ -4,9 +4,9 @@
 
 Way A takes the step of the default run (r10, 500 people, batch 64, bf16 where the processor has it) without the log,
 way B with it: angle, mean and histogram of 64 target cosines. They alternate step by step in one process on one thread.
-So small a difference drowns in the noise of a step; therefore `Meter.add` is also timed where it stands within B's step,
-its data as cold as they are there, and held against A's median.
-The clock is the processor time of the process, so that other programs on the machine weigh little.
+So small a difference drowns in the noise of a step; so `Meter.add` is also timed where it stands in B's step, its data
+as cold as they are there, and held against A's median. The clock is the processor time of the process, so that other
+programs on the machine weigh little.
 """
 
 import argparse
