@@ -178,7 +178,7 @@ def plot_norms(norms, degrees, name="", ax=None):
     return figure
 
 
-def plot_random_angles(dimensions=(2, 3, 8, 32, 128, 512), ax=None):
+def plot_random_angles(dimensions=(2, 8, 32, 128, 512), ax=None):
     """Random directions: the more dimensions, the nearer all angles are to 90 degrees.
 
     dimensions: whole numbers from 2 on, rising.   returns: Figure.
