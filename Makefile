@@ -25,6 +25,7 @@ lint: .venv/ready
 
 pics: .venv/ready
 	@test -f runs/drawn_faces/model.pt || $(MAKE) train
+	@test -f runs/softmax/model.pt || $(MAKE) train ARGS="loss=softmax output=runs/softmax"
 	$(BIN)/python pics/make_pics.py
 
 # The stamp is written last, so that an installation cut short is taken up again. Nothing to do while it is newer.

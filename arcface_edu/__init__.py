@@ -4,6 +4,7 @@ from arcface_edu.config import load_config
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.recordio import RecordReader, RecordWriter
+from arcface_edu.evaluation.angle_stats import angle_statistics
 from arcface_edu.evaluation.roc import tar_at_far
 from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.heads import MarginSoftmax, PartialFC
@@ -14,6 +15,7 @@ __all__ = [
     "PartialFC",
     "RecordReader",
     "RecordWriter",
+    "angle_statistics",
     "build_model",
     "embed",
     "load_config",

@@ -1,23 +1,53 @@
-"""Draw the pictures of README again: `make pics`. The angles and pairs are those of the run in runs/drawn_faces."""
+"""Draw the pictures of README again: `make pics`, about two minutes after the runs that they show.
+
+The angles and pairs are those of runs/drawn_faces (ArcFace) and runs/softmax; the eight people in the plane are trained
+here, in half a minute on one core.
+"""
 
 import shutil
 from pathlib import Path
 
+from arcface_edu import angles
+from arcface_edu.course.eight_people import PEOPLE, WHO, draw_people, train_small
 from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode
 from arcface_edu.figures.faces import contact_sheet
+from arcface_edu.figures.motion import animate_plane, animate_target_angles, save_animation
 from arcface_edu.figures.style import save
+from arcface_edu.heads import MarginSoftmax, Softmax
+from arcface_edu.training.metrics import read_metrics
 
 HERE = Path(__file__).parent
-RUN = HERE.parent / "runs" / "drawn_faces"
-PEOPLE = range(200, 208)  # of the population with seed 0
+RUNS = HERE.parent / "runs"
+ROWS = range(200, 208)  # of the population with seed 0
 
 
 def main():
-    rows = [[decode(photo) for photo in draw_person(seed=0, person=person, photos=8)] for person in PEOPLE]
+    rows = [[decode(photo) for photo in draw_person(seed=0, person=person, photos=8)] for person in ROWS]
     save(contact_sheet(rows, title="Every row is one person, drawn eight times"), HERE / "drawn_faces.png")
     for name in ("target_angles", "pair_angles_drawn", "hardest_pairs_drawn"):
-        shutil.copyfile(RUN / "figures" / f"{name}.png", HERE / f"{name}.png")
+        shutil.copyfile(RUNS / "drawn_faces" / "figures" / f"{name}.png", HERE / f"{name}.png")
+    angles.main([str(RUNS / "drawn_faces"), str(RUNS / "softmax"), "--output", str(RUNS / "angles")])
+    for name in ("closest_ArcFace", "norm_faces_ArcFace", "nearest_centres", "pairs_drawn"):
+        shutil.copyfile(RUNS / "angles" / f"angles_{name}.png", HERE / f"angles_{name}.png")
+    draw_sharpening()
+    draw_eight_people()
+
+
+def draw_sharpening():
+    lines = [line for line in read_metrics(RUNS / "drawn_faces" / "metrics.jsonl") if "loss" in line]
+    steps, histograms = ([line[key] for line in lines] for key in ("step", "target_angle_histogram"))
+    save_animation(animate_target_angles(steps, histograms), HERE / "angles_sharpen.gif")
+
+
+def draw_eight_people():
+    images, labels = draw_people()
+    softmax = train_small(images, labels, Softmax(2, PEOPLE))
+    arcface = train_small(images, labels, MarginSoftmax(2, PEOPLE, margin=(1, 0.3, 0), scale=8))
+    histories = {"softmax": softmax[1:3], "ArcFace": arcface[1:3]}
+    faces = [decode(draw_person(seed=0, person=person, photos=1, difficulty=0)[0]) for person in WHO]
+    notes = [f"eight people in two dimensions, 100 photographs each: step {step}" for step in softmax.steps]
+    save_animation(animate_plane(histories, labels, faces, notes), HERE / "eight_people.gif", seconds=8)
 
 
 if __name__ == "__main__":

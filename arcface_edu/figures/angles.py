@@ -1,9 +1,21 @@
-"""Angles as histograms: to the own class centre during training, and between the two faces of a pair."""
+"""Angles as histograms: to class centres, during training and after it, and between the two faces of a pair."""
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import DIFFERENT, INK, SAME, SMALL_SIZE, canvas, dress, shades
+from arcface_edu.evaluation.angle_stats import nearest_random_density, random_angle_density
+from arcface_edu.figures.style import (
+    DIFFERENT,
+    FAINT,
+    INK,
+    SAME,
+    SMALL_SIZE,
+    canvas,
+    dress,
+    method_color,
+    shades,
+)  # fmt: skip
 
 BIN = 2  # degrees
 
@@ -40,11 +52,156 @@ def plot_target_angles(histograms, ax=None):
     return figure
 
 
-def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None):
+def plot_angle_history(steps, histograms, ax=None, name=""):
+    """How the angles to the own class centre spread at every step of a run, and their mean.
+
+    steps: (L,) rising.   histograms: (L, bins) counts over equal bins of 0 to 180 degrees.   name: begins the title.
+    returns: Figure.   raises: DataError (fewer than two lines, a line without counts).
+    """
+    steps, histograms = join_lines(steps, histograms, 160)
+    if len(steps) < 2:
+        raise DataError("the history of target angles needs at least two lines of the log")
+    figure, ax = canvas(ax)
+    edges = np.linspace(0, 180, histograms.shape[1] + 1)
+    means = histograms @ ((edges[1:] + edges[:-1]) / 2)
+    borders = np.concatenate([[steps[0] - (steps[1] - steps[0]) / 2], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
+    # The square root lets the thin tails show beside the crowded start.
+    ax.pcolormesh(borders, edges, np.sqrt(histograms.T), cmap=LinearSegmentedColormap.from_list("", ["white", SAME]))
+    ax.plot(steps, means, color=INK, linewidth=1.8, label="mean")
+    filled = np.flatnonzero(histograms.sum(0))
+    ax.set_ylim(edges[filled[0]], edges[filled[-1] + 1])
+    way = "come in towards" if means[-1] < means[0] else "drift away from"
+    title = f"Step by step, faces {way} their own class centre: from {means[0]:.0f}° to {means[-1]:.0f}°"
+    dress(ax, _named(name, title), "step", "angle to the own class centre (degrees)", key=True)
+    return figure
+
+
+def join_lines(steps, histograms, most):
+    """Lines of a log joined to at most `most`.   returns: their last steps (G,), shares (G, bins)."""
+    steps, histograms = np.asarray(steps), np.asarray(histograms, dtype=float)
+    if len(steps) == 0 or histograms.ndim != 2 or len(steps) != len(histograms) or not (histograms.sum(1) > 0).all():
+        raise DataError(
+            f"{len(steps)} steps and histograms of shape {histograms.shape}: one is meant for each, and none empty"
+        )
+    parts = np.array_split(np.arange(len(steps)), min(most, len(steps)))
+    joined = np.stack([histograms[part].sum(0) for part in parts])
+    return np.array([steps[part[-1]] for part in parts]), joined / joined.sum(1, keepdims=True)
+
+
+def plot_own_centre(degrees, ax=None):
+    """Angles of embeddings to the centre of their own class, under several heads.
+
+    degrees: dict name of the head -> (N,).   returns: Figure.   raises: DataError (nothing to draw).
+    """
+    figure, ax, means = _by_method(degrees, ax)
+    low, high = (of(means, key=means.get) for of in (min, max))
+    title = f"Faces lie {means[low]:.0f}° from the centre of their own class on average"
+    if means[high] - means[low] >= 2:
+        title = f"Faces lie {means[low]:.0f}° from their own class centre under {low}, {means[high]:.0f}° under {high}"
+    elif len(means) > 1:
+        title = f"How near faces lie to their own class centre hardly differs: {means[low]:.0f}° to {means[high]:.0f}°"
+    dress(ax, title, "angle to the own class centre (degrees)", "share of images per degree (%)", key=True)
+    return figure
+
+
+def plot_nearest_centres(degrees, dimension, ax=None):
+    """Angle of each class centre to the nearest other one, beside what random directions would have.
+
+    degrees: dict name of the head -> (C,), C alike or not; the reference is for the C of the first.
+    dimension: of the embeddings.   returns: Figure.   raises: DataError (nothing to draw).
+    """
+    figure, ax, means = _by_method(degrees, ax)
+    count = len(next(iter(degrees.values())))
+    at = np.linspace(0, 180, 3601)
+    random = nearest_random_density(at, dimension, count)
+    at_random = np.average(at, weights=random)
+    low, high = ax.get_xlim()
+    reach = at[random > 0.01 * random.max()]
+    low, high = min(low, reach[0]), max(high, reach[-1])
+    ax.plot(
+        at, 100 * random, color=FAINT, linewidth=1.4, linestyle=":",
+        label=f"{count:,} random directions in {dimension}-D: mean {at_random:.1f}°",
+    )  # fmt: skip
+    ax.set_xlim(low, high)
+    furthest_first = sorted(means, key=means.get, reverse=True)
+    ends = furthest_first[:1] + furthest_first[1:][-1:]
+    away = ", ".join(f"{means[name]:.0f}° away under {name}" for name in ends)
+    title = f"The nearest other class centre is {away}; of random directions it would be {at_random:.0f}°"
+    dress(ax, title, "angle to the nearest other class centre (degrees)", "share of classes per degree (%)", key=True)
+    return figure
+
+
+def plot_own_and_other(own, other, name="", ax=None):
+    """Angles of embeddings to the centre of their own class and to the nearest other centre.
+
+    own, other: (N,) degrees.   name: begins the title.   returns: Figure.   raises: DataError (nothing to draw).
+    """
+    own, other = np.asarray(own, dtype=float), np.asarray(other, dtype=float)
+    if len(own) == 0 or own.shape != other.shape:
+        raise DataError(f"{len(own)} angles to own centres and {len(other)} to others: as many of both are meant")
+    figure, ax = canvas(ax)
+    for label, color, angles in (("own centre", SAME, own), ("nearest other", DIFFERENT, other)):
+        _histogram(ax, *_shares(angles), color, f"{label}: mean {angles.mean():.1f}°")
+    ax.set_ylim(bottom=0)
+    title = f"{np.mean(own < other):.1%} of the faces lie nearest to the centre of their own class"
+    dress(ax, _named(name, title), "angle to a class centre (degrees)", "share of images per degree (%)", key=True)
+    return figure
+
+
+def plot_norms(norms, degrees, name="", ax=None):
+    """Length of an embedding before normalisation against its angle to the own class centre: a measure of quality?
+
+    norms, degrees: (N,).   name: begins the title.   returns: Figure.   raises: DataError (fewer than ten).
+    """
+    norms, degrees = np.asarray(norms, dtype=float), np.asarray(degrees, dtype=float)
+    if len(norms) < 10 or norms.shape != degrees.shape:
+        raise DataError(
+            f"{len(norms)} norms and {len(degrees)} angles: at least ten of both are meant, as many of each"
+        )
+    figure, ax = canvas(ax)
+    ax.hexbin(
+        norms, degrees, gridsize=45, mincnt=1, bins="log", linewidths=0.1,
+        cmap=LinearSegmentedColormap.from_list("", ["#DCEAF4", SAME]),
+    )  # fmt: skip
+    groups = np.array_split(np.argsort(norms), 10 if len(norms) >= 400 else 5)
+    x, y = ([np.median(values[group]) for group in groups] for values in (norms, degrees))
+    ax.plot(x, y, "o-", color=INK, linewidth=1.8, markersize=4, label="median")
+    ranks = [np.argsort(np.argsort(values)) for values in (norms, degrees)]
+    correlation = np.corrcoef(*ranks)[0, 1]
+    if abs(correlation) < 0.1:
+        title = "The length of an embedding says little about its angle"
+    else:
+        way = "nearer it lies to" if correlation < 0 else "further it lies from"
+        title = f"The longer an embedding, the {way} its centre"
+    title = _named(name, f"{title} (rank correlation {correlation:.2f})")
+    dress(ax, title, "length of the embedding", "angle to the own class centre (degrees)", key=True)
+    return figure
+
+
+def plot_random_angles(dimensions=(2, 8, 32, 128, 512), ax=None):
+    """Random directions: the more dimensions, the nearer all angles are to 90 degrees.
+
+    dimensions: whole numbers from 2 on, rising.   returns: Figure.
+    """
+    figure, ax = canvas(ax)
+    at = np.linspace(0, 180, 1801)
+    for dimension, color in zip(dimensions, shades(DIFFERENT, len(dimensions)), strict=True):
+        density = random_angle_density(at, dimension)
+        spread = np.sqrt(np.average((at - 90) ** 2, weights=density))
+        ax.plot(at, 100 * density, color=color, linewidth=1.8, label=f"{dimension}-D: ±{spread:.1f}°")
+    ax.set_xlim(0, 180)
+    ax.set_ylim(bottom=0)
+    title = f"In {dimensions[-1]} dimensions strangers are at right angles by themselves: 90° ± {spread:.0f}°"
+    dress(ax, title, "angle between two random directions (degrees)", "share per degree (%)", key=True)
+    return figure
+
+
+def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None, dimension=None, name=""):
     """Angles of same- and different-identity pairs, the threshold between them (ArcFace figs. 6 and 7).
 
-    cosines: (N,).   is_same: (N,) bools.   threshold_cosine: pairs above it are called the same.   returns: Figure.
-    raises: DataError (one kind of pair only).
+    cosines: (N,).   is_same: (N,) bools.   threshold_cosine: pairs above it are called the same.
+    dimension: of the embeddings; draws in how angles of random directions spread there.   name: begins the title.
+    returns: Figure.   raises: DataError (one kind of pair only).
     """
     degrees = np.degrees(np.arccos(np.clip(np.asarray(cosines, dtype=float), -1, 1)))
     is_same = np.asarray(is_same, dtype=bool)
@@ -55,19 +212,26 @@ def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None):
     edges = edges if len(edges) > 1 else np.array([edges[0], edges[0] + BIN])
     kinds = (("same person", SAME, degrees[is_same]), ("different people", DIFFERENT, degrees[~is_same]))
     shares = []
-    for name, color, angles in kinds:
+    for kind, color, angles in kinds:
         share = 100 * np.histogram(angles, edges)[0] / len(angles)
         shares.append(share)
-        _histogram(ax, share, edges, color, f"{name}: mean {angles.mean():.1f}°")
+        _histogram(ax, share, edges, color, f"{kind}: mean {angles.mean():.1f}°")
     overlap = np.minimum(*shares)
     ax.stairs(
         overlap, edges, fill=True, facecolor="none", edgecolor=INK, hatch="////", linewidth=0, alpha=0.55,
         label=f"overlap {overlap.sum():.1f}%",
     )  # fmt: skip
-    ax.set_ylim(0, 1.12 * max(map(np.max, shares)))  # room for the threshold's name
+    peak = max(map(np.max, shares))
+    if dimension is not None:
+        at = np.linspace(edges[0], edges[-1], 361)
+        random = 100 * BIN * random_angle_density(at, dimension)
+        peak = max(peak, min(random.max(), 2 * peak))  # in 512 dimensions it towers over everything
+        ax.plot(at, random, color=FAINT, linewidth=1.4, linestyle=":", label=f"random directions in {dimension}-D")
+    ax.set_ylim(0, 1.12 * peak)  # room for the threshold's name
 
     gap = degrees[~is_same].mean() - degrees[is_same].mean()
     title = f"Same-person pairs sit {abs(gap):.0f}° {'closer' if gap >= 0 else 'further apart'} than strangers"
+    title = _named(name, title)
     if threshold_cosine is not None:
         threshold = float(np.degrees(np.arccos(threshold_cosine)))
         wrong = np.mean((degrees < threshold) != is_same)
@@ -83,9 +247,50 @@ def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None):
     return figure
 
 
+def plot_pairs_by_run(runs, dimension=None):
+    """Angles of pairs under several networks, one above the other.
+
+    runs: dict name -> (cosines (N,), is_same (N,), threshold cosine or None), as in `plot_pair_angles`.
+    returns: Figure.   raises: DataError (nothing to draw, one kind of pair only).
+    """
+    if not runs:
+        raise DataError("there are no pairs to draw")
+    figure, ax = canvas(size=(7.2, 3.8 * len(runs)))
+    ax.remove()
+    panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, (name, (cosines, is_same, threshold)) in zip(panels, runs.items(), strict=True):
+        plot_pair_angles(cosines, is_same, threshold, panel, dimension, name)
+        if panel is not panels[-1]:
+            panel.set_xlabel("")
+    return figure
+
+
 def _histogram(ax, share, edges, color, label):
     """A pale area under a strong line, from the first filled bin to the last."""
     filled = np.flatnonzero(share)
     first, last = filled[0], filled[-1] + 1
     ax.stairs(share[first:last], edges[first : last + 1], fill=True, color=color, alpha=0.32)
     ax.stairs(share[first:last], edges[first : last + 1], color=color, linewidth=1.8, label=label)
+
+
+def _named(name, title):
+    return f"{name}: {title[0].lower()}{title[1:]}" if name else title
+
+
+def _by_method(degrees, ax):
+    """(figure, ax, dict of means): a histogram per head, in its colour."""
+    if not degrees or any(len(angles) == 0 for angles in degrees.values()):
+        raise DataError("there are no angles to draw")
+    figure, ax = canvas(ax)
+    means = {name: float(np.mean(angles)) for name, angles in degrees.items()}
+    for position, (name, angles) in enumerate(degrees.items()):
+        _histogram(ax, *_shares(angles), method_color(name, position), f"{name}: mean {means[name]:.1f}°")
+    ax.set_ylim(bottom=0)
+    return figure, ax, means
+
+
+def _shares(angles):
+    """(share in % per degree, edges) of angles, over bins of two degrees or, where they lie close, of less."""
+    width = next((width for reach, width in ((30, 2.0), (15, 1.0)) if np.ptp(angles) > reach), 0.5)
+    edges = np.arange(np.floor(np.min(angles) / width) * width, np.max(angles) + 1.001 * width, width)
+    return 100 * np.histogram(angles, edges, density=True)[0], edges

@@ -1,0 +1,97 @@
+"""Eight people on a circle: ArcFace's figure 3 for real, trained while one looks on.
+
+    images, labels = draw_people()
+    history = train_small(images, labels, Softmax(2, PEOPLE))
+    history = train_small(images, labels, MarginSoftmax(2, PEOPLE, margin=(1, 0.3, 0), scale=8))
+
+An embedding of two or three numbers can be drawn as it is. In the plane eight people have 45 degrees each, so that a
+margin of 0.3 (17 degrees) is about what fits, and a scale of 8 is steep enough. The heads are those of every other run;
+only the network is a small one, so that a minute on two cores is enough. `pics/make_pics.py` and the course show what
+comes out.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from arcface_edu.data.faces import draw_person
+from arcface_edu.data.images import decode, to_input
+from arcface_edu.data.loader import seeded
+
+PEOPLE = 8
+SIZE = 56  # pixels: half of what other networks see
+WHO = (200, 201, 202, 203, 204, 205, 206, 207)  # of the population with seed 0
+
+
+class History(NamedTuple):
+    """What a training looked like after each of its F recorded steps."""
+
+    steps: list  # F ints
+    embeddings: torch.Tensor  # (F, N, D) float32, in eval mode, as the network gives them
+    centres: torch.Tensor  # (F, C, D)
+    losses: list  # F floats, the mean since the step before
+
+
+def draw_people(photos=100, people=WHO, seed=0):
+    """Photographs of drawn people: uint8 (N, 3, 112, 112) RGB and labels (N,), person after person. 10 ms a photo."""
+    who = tqdm(people, desc="drawing faces", unit="person", leave=False)
+    images = [decode(photo) for person in who for photo in draw_person(seed, person, photos)]
+    return torch.stack(images), torch.arange(len(people)).repeat_interleave(photos)
+
+
+def small_net(embedding_size):
+    """(B, 3, 56, 56) float in [-1, 1] -> (B, embedding_size): four convolutions of stride 2, then one linear layer."""
+    layers, channels = [], 3
+    for width in (16, 32, 64, 128):
+        layers += [nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)]
+        channels = width
+    last = nn.BatchNorm1d(embedding_size, affine=False)  # the cloud stays centred: its directions fill the circle
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 4 * channels, embedding_size), last)
+
+
+def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=28, seed=0):
+    """Train `small_net` and `head` from random weights, and look at all images up to `frames` times on the way.
+
+    images: uint8 (N, 3, H, W); labels: (N,); head: MarginSoftmax or Softmax, its size that of the embeddings.
+    returns: History, the first frame before any step; the frames lie closer in the beginning, where most happens.
+    """
+    torch.manual_seed(seed)
+    model = small_net(head.weight.shape[1]).to(memory_format=torch.channels_last)
+    nn.init.normal_(head.weight)  # of length 1 or so: the shorter a centre, the wilder a step would turn it
+    faces = F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area")  # (N, 3, 56, 56), channels last
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=5e-4)
+    batch_size = min(batch_size, len(faces))
+    whole = len(faces) // batch_size * batch_size
+    orders = [torch.randperm(len(faces), generator=seeded(seed, epoch))[:whole] for epoch in range(epochs)]
+    batches = torch.cat(orders).view(-1, batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.1)
+    moments = {round(len(batches) * (frame / (frames - 1)) ** 2) for frame in range(frames)}
+    history, since = History([], [], [], []), []
+
+    def look(step):
+        model.eval()
+        with torch.inference_mode():
+            history.embeddings.append(torch.cat([model(part) for part in faces.split(256)]))
+        history.steps.append(step)
+        history.centres.append(head.weight.detach().clone())
+        history.losses.append(sum(since) / max(1, len(since)))
+        since.clear()
+        model.train()
+
+    look(0)
+    for step, batch in enumerate(tqdm(batches, desc="training", unit="step", leave=False), start=1):
+        mirrored = torch.rand(len(batch), 1, 1, 1, generator=seeded(seed, step, 1)) < 0.5
+        loss = head(model(torch.where(mirrored, faces[batch].flip(3), faces[batch])), labels[batch])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        schedule.step()
+        since.append(loss.item())
+        if step in moments:
+            look(step)
+    return history._replace(embeddings=torch.stack(history.embeddings), centres=torch.stack(history.centres))

@@ -1,0 +1,133 @@
+"""Pictures that move: angles sharpening over a run, and a handful of people parting in the plane."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+from arcface_edu.errors import DataError
+from arcface_edu.evaluation.angle_stats import angle_statistics
+from arcface_edu.figures.angles import BIN, join_lines
+from arcface_edu.figures.style import DPI, FAINT, INK, SAME, TITLE_SIZE, canvas, dress, method_color
+
+# Paul Tol's "muted" colours, one for each of a few people: they mean nothing but who is who.
+PEOPLE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255")
+HOLD = 12  # frames for which the last picture stands
+
+
+def animate_target_angles(steps, histograms, frames=48):
+    """The histogram of angles to the own class centre, from the first lines of a run's log to the last (fig. 4a).
+
+    steps: (L,) rising.   histograms: (L, bins) counts over equal bins of 0 to 180 degrees.
+    returns: FuncAnimation, for `save_animation`.   raises: DataError (no line, a line without counts).
+    """
+    steps, shares = join_lines(steps, histograms, frames)
+    shares, edges = 100 * shares, np.linspace(0, 180, shares.shape[1] + 1)
+    shares *= BIN / (edges[1] - edges[0])
+    means = shares @ ((edges[1:] + edges[:-1]) / 2) / shares.sum(1)
+    filled = np.flatnonzero(shares.max(0) > 0.1)
+    figure, ax = canvas()
+    FigureCanvasAgg(figure)
+
+    def draw(frame):
+        ax.clear()
+        ax.stairs(shares[0], edges, color=FAINT, linewidth=1.2, label=f"in the beginning: mean {means[0]:.1f}°")
+        ax.stairs(shares[frame], edges, fill=True, color=SAME, alpha=0.32)
+        ax.stairs(shares[frame], edges, color=SAME, linewidth=1.8, label=f"now: mean {means[frame]:.1f}°")
+        ax.axvline(means[frame], color=INK, linewidth=1.4, linestyle=":")
+        ax.set_xlim(edges[filled[0]] - BIN, edges[filled[-1] + 1] + BIN)
+        ax.set_ylim(0, 1.08 * shares.max())
+        title = f"Faces move in on the centre of their own class: step {steps[frame]:,}"
+        dress(ax, title, "angle to the own class centre (degrees)", "share of images (%)", key=True)
+
+    return _film(figure, draw, len(steps))
+
+
+def animate_plane(histories, labels, faces, notes=None):
+    """Embeddings of a few people in the plane while they are trained, a panel per head (ArcFace fig. 3).
+
+    Over each stands the `inter` of `angle_statistics`.
+
+    histories: dict name of the head -> (embeddings (F, N, 2), centres (F, C, 2)), F alike.   labels: (N,), below C.
+    faces: C uint8 images, one of each person.   notes: F texts, one under each frame.
+    returns: FuncAnimation, for `save_animation`.   raises: DataError (as `draw_plane`, or panels of unlike length).
+    """
+    lengths = {len(embeddings) for embeddings, _ in histories.values()}
+    if len(lengths) != 1 or lengths == {0}:
+        raise DataError(f"the panels have {sorted(lengths)} frames; one number, above 0, is meant for all")
+    frames = lengths.pop()
+    figure = Figure(figsize=(3.2 * len(histories), 3.7), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = np.atleast_1d(figure.subplots(1, len(histories)))
+    figure.subplots_adjust(0.01, 0.07, 0.99, 0.9, wspace=0.04)
+    note = figure.text(0.5, 0.03, "", ha="center", fontsize=TITLE_SIZE - 1, color=INK)
+
+    def draw(frame):
+        for ax, (name, (embeddings, centres)) in zip(panels, histories.items(), strict=True):
+            ax.clear()
+            apart = angle_statistics(embeddings[frame], labels)["inter"]
+            draw_plane(ax, embeddings[frame], labels, centres[frame], faces, f"{name}: people {apart:.0f}° apart")
+            ax.title.set_color(method_color(name))
+        note.set_text(notes[frame] if notes else "")
+
+    return _film(figure, draw, frames)
+
+
+def draw_plane(ax, embeddings, labels, centres, faces, title=""):
+    """Directions of 2-D embeddings as points about a circle, class centres as spokes with the face at their end.
+
+    embeddings: (N, 2).   labels: (N,), below C.   centres: (C, 2).   faces: C uint8 images, (3, H, W) or (H, W, 3).
+    The points' distance from the circle means nothing: it only keeps them from lying on one another.
+    raises: DataError (more people than colours, embeddings of another size, as many faces as centres are meant).
+    """
+    embeddings, centres, labels = (np.asarray(values) for values in (embeddings, centres, labels))
+    if embeddings.shape[1:] != (2,) or centres.shape != (len(faces), 2) or len(faces) > len(PEOPLE):
+        raise DataError(
+            f"embeddings {embeddings.shape}, centres {centres.shape}, {len(faces)} faces: (N, 2), (C, 2) and C "
+            f"are meant, C at most {len(PEOPLE)}"
+        )
+    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
+    spokes = centres / np.linalg.norm(centres, axis=1, keepdims=True).clip(1e-12)
+    jitter = 1 + np.random.default_rng(0).uniform(-0.09, 0.09, (len(directions), 1))
+    points = directions * jitter
+    for person, (x, y) in enumerate(spokes):
+        color, own = PEOPLE[person], labels == person
+        ax.plot([0, x], [0, y], color=color, linewidth=2)
+        ax.scatter(*points[own].T, s=9, color=color, alpha=0.75, linewidths=0)
+        picture = np.asarray(faces[person])
+        picture = picture.transpose(1, 2, 0) if picture.shape[0] == 3 else picture
+        frame = dict(edgecolor=color, linewidth=2, boxstyle="square,pad=0.05")
+        ax.add_artist(
+            AnnotationBbox(OffsetImage(picture, zoom=32 / len(picture)), (1.46 * x, 1.46 * y), bboxprops=frame, pad=0.1)
+        )
+    ax.set_xlim(-1.76, 1.76)
+    ax.set_ylim(-1.76, 1.76)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    ax.set_title(title, fontsize=TITLE_SIZE, color=INK)
+
+
+def save_animation(animation, path, seconds=6.0):
+    """Write an animation as a GIF that plays once in about so many seconds, then again; whole or not at all.
+
+    returns: the Path.   raises: OSError where the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        animation.save(beside, PillowWriter(fps=round(len(list(animation.new_frame_seq())) / seconds, 2)))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def _film(figure, draw, frames):
+    """FuncAnimation of `draw(frame)`; the last picture stands for a while."""
+    order = [*range(frames), *[frames - 1] * HOLD]
+    return FuncAnimation(figure, draw, frames=order, init_func=lambda: None, blit=False)
