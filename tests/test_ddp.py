@@ -41,7 +41,7 @@ def run(processes, words, restarts=0, **environment):
     """(exit status, what it printed, what it complained of)"""
     process = start(processes, words, restarts, **environment)
     try:
-        said, errors = process.communicate(timeout=100)
+        said, errors = process.communicate(timeout=400)
     finally:
         process.kill()
     return process.returncode, said, errors
@@ -224,7 +224,8 @@ def test_sync_bn_without_gpus_and_dp_under_torchrun_are_sentences(words, tmp_pat
 
 def test_sampled_centres_train_on_two_ranks_and_go_on_on_three(words, tmp_path):
     words = [*words, "sample_rate=0.5"]
-    assert run(2, words)[0] == 0
+    status, _, errors = run(2, words)
+    assert status == 0, errors
     status, said, errors = run(3, [*words, "num_epoch=3", "resume=True"])
     assert status == 0, errors
     assert "from step 10" in said

@@ -131,6 +131,6 @@ def test_a_host_that_is_cut_off_is_done_without_and_may_come_back(words, tmp_pat
     said = "".join(log.read_text() for log in logs)
     assert re.search("arcface_edu: rank (2 did not answer in time|[01] has lost another process)", said)
     assert len(re.findall("training .* on 3 processes", said)) == 1
-    assert len(re.findall("resuming .* on 2 processes", said)) == 1
-    assert len(re.findall("resuming .* on 3 processes", said)) == 1
+    assert re.search("resuming .* on 2 processes", said)
+    assert re.search("resuming .* on 3 processes", said)  # a slow machine may be given up, and come back, once more
     assert_whole(run, 12)

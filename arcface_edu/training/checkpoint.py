@@ -38,11 +38,7 @@ def save_checkpoint(folder, step, state, keep=2, background=False):
     saving = Saving(path, keep)
     with saving.failing_in_words():
         tree = split_tensors(state, "run", tensors)
-        if saving.leads:
-            for left in path.parent.glob("*.tmp"):  # by a run that was killed while writing
-                shutil.rmtree(left)
-            saving.beside.mkdir(parents=True)
-            write_and_sync(saving.beside / "state.json", json.dumps(tree))
+        saving.prepare(json.dumps(tree))
         how = dict(storage_writer=dcp.FileSystemWriter(str(saving.beside)), no_dist=alone())
         if background:
             saving.future = dcp.async_save(tensors, process_group=messages_of_the_background(), **how)
@@ -63,6 +59,20 @@ class Saving:
         self.leads = alone() or dist.get_rank() == 0
         self.future = None  # of what is written in the background
         self.finished = False
+
+    def prepare(self, text):
+        """The folder, and state.json in it, from rank 0; the others come after."""
+        problem = None
+        if self.leads:
+            try:
+                for left in self.path.parent.glob("*.tmp"):  # by a run that was killed while writing
+                    shutil.rmtree(left)
+                self.beside.mkdir(parents=True)
+                write_and_sync(self.beside / "state.json", text)
+            except OSError as error:
+                problem = str(error)
+        if problem := everyones(problem)[0]:
+            raise OSError(problem)
 
     def finish(self, wait=True):
         """Give it its name and remove older ones, once it is whole. Without `wait`, nothing happens before that."""
