@@ -74,18 +74,18 @@ class PartialFC(MarginSoftmax):
     def sample(self, positives):
         """Rows of `weight` for one step, (R,) sorted: `positives`, (P,) with repeats, and others up to the share asked for.
 
-        Drawn anew from (seed, rank, number of the draw), so that a resumed run needs to know one integer, and at a cost
-        that follows R: the others are numbered without the positives, drawn by number, and told past the positives.
+        Drawn anew from (seed, rank, number of the draw), so that a resumed run needs to know one integer. The others are
+        numbered without the positives and drawn by number: the cost follows R, and every set of them is as likely.
         """
         random = np.random.default_rng([self.seed, self.rank, self.samples_drawn])
         self.samples_drawn += 1
-        positives = np.unique(positives.cpu().numpy())
+        positives = positives.unique()
         free = len(self.weight) - len(positives)
         wanted = max(0, round(self.sample_rate * len(self.weight)) - len(positives))
-        others = np.sort(random.choice(free, wanted, replace=False, shuffle=False))
-        others += np.searchsorted(positives - np.arange(len(positives)), others, side="right")
-        rows = np.sort(np.concatenate([positives, others]))
-        return torch.from_numpy(rows).to(self.weight.device, non_blocking=True)
+        others = torch.from_numpy(random.choice(free, wanted, replace=False, shuffle=False)).to(self.weight.device)
+        before = positives - torch.arange(len(positives), device=positives.device)  # others numbered below a positive
+        others += torch.searchsorted(before, others, right=True)
+        return torch.cat([positives, others]).sort().values
 
     def classes_per_step(self):
         return max(1, round(self.sample_rate * self.num_classes))
