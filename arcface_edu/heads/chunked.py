@@ -2,16 +2,16 @@
 
 A row of logits for each of 128 images is 48 MB at 93,431 classes and half a gigabyte at a million; softmax, margin and
 autograd would each hold it several times over. But the loss needs of it only the logit of the true class and the
-log-sum-exp of all others, and the gradient needs each part only once. So both passes walk over the classes in chunks that
-stay in the processor's cache.
+log-sum-exp of all others, and the gradient needs each part only once. So both passes walk over the classes in chunks
+that stay in the processor's cache.
 """
 
 import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-# Bytes of one chunk's centres and logits: what fits a core's cache, or keeps an accelerator busy between two launches.
-CHUNK_BYTES = {"cpu": 3 << 19}
+# Bytes of one chunk's centres and logits: what fits the last cache, or keeps an accelerator busy between launches.
+CHUNK_BYTES = {"cpu": 8 << 20}
 CHUNK_BYTES_OF_ACCELERATORS = 64 << 20
 KEPT_BYTES = 64 << 20  # logits kept from forward to backward; what exceeds them is computed twice
 SMALLEST_NORM = 1e-12  # of a centre, as in F.normalize
@@ -24,14 +24,16 @@ class TrueAndOthers(torch.autograd.Function):
     points[i] @ weight[j] / |weight[j]|.  rows: (R,) long, the rows of `weight` in use, or None for all of them.
     own: (N,) long, each image's true class as a place among the rows in use; -1 where another rank holds it.
     threshold: logits of others above it count as 0, unless it is None.
+    update: a function of (rows, gradient) that steps a chunk's centres in place, (c,) or a slice and (c, D); then
+        `weight` gets no gradient.  None leaves one in `weight.grad`, sparse where `rows` are given.
     world_size: above 1, the classes are spread over the ranks of the default process group, the images the same on all.
     returns: (N,) logits of the true classes, (N,) log2(sum(2 ** others)), over all ranks.
 
-    The gradient for `points` is that of this rank's classes; for `weight` it is sparse where `rows` are given.
+    The gradient for `points` is that of this rank's classes alone.
     """
 
     @staticmethod
-    def forward(ctx, points, weight, own, rows, threshold, chunk_size, world_size):
+    def forward(ctx, points, weight, own, rows, threshold, chunk_size, update, world_size):
         count = len(weight if rows is None else rows)
         chunk_size = chunk_size or automatic_chunk(points)
         keep = KEPT_BYTES // (chunk_size * len(points) * points.itemsize + 1) if any(ctx.needs_input_grad) else 0
@@ -40,14 +42,16 @@ class TrueAndOthers(torch.autograd.Function):
         top = points.new_full((len(points),), torch.finfo(points.dtype).min)  # greatest logit of another class
         total = points.new_zeros(len(points))  # sum of 2 ** (other - top)
         kept = []
+        scratch = points.new_empty(min(count, chunk_size), len(points))  # made once: fresh memory is slow to touch
         for begin in range(0, count, chunk_size):
-            centres, short = weight[chunk(rows, begin, chunk_size)], shortening[begin : begin + chunk_size]
+            part = slice(begin, begin + chunk_size)
+            centres, short = weight[chunk(rows, part)], shortening[part]
             torch.linalg.vector_norm(centres, dim=1, out=short).clamp_(min=SMALLEST_NORM).reciprocal_()
             logits = logits_of(centres, short, points)
             if len(kept) < keep:
                 kept.append(logits)
             true += own_entries(logits, own - begin)
-            others = others_of(logits, own - begin, threshold)
+            others = others_of(logits, own - begin, threshold, scratch)
             higher = torch.maximum(top, others.amax(0))
             total.mul_(torch.exp2(top - higher)).add_(others.sub_(higher).exp2_().sum(0))
             top = higher
@@ -59,33 +63,36 @@ class TrueAndOthers(torch.autograd.Function):
             top, (total, true) = highest, sums
         others = top + total.log2()
         ctx.save_for_backward(points, weight, own, rows, others, shortening, *kept)
-        ctx.options = threshold, chunk_size
+        ctx.options = threshold, chunk_size, update
         return true, others
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_true, grad_others):
         points, weight, own, rows, others, shortening, *kept = ctx.saved_tensors
-        threshold, chunk_size = ctx.options
+        threshold, chunk_size, update = ctx.options
         grad_points = torch.zeros_like(points)
-        grad_centres = points.new_empty(len(shortening), points.shape[1])
+        scratch = points.new_empty(min(len(shortening), chunk_size), len(points))
+        grad_centres = points.new_empty(len(shortening), points.shape[1]) if update is None else None
         with torch.autocast(points.device.type, enabled=False):
             for number, begin in enumerate(range(0, len(shortening), chunk_size)):
-                centres, short = weight[chunk(rows, begin, chunk_size)], shortening[begin : begin + chunk_size]
+                part = slice(begin, begin + chunk_size)
+                centres, short = weight[chunk(rows, part)], shortening[part]
                 logits = kept[number] if number < len(kept) else logits_of(centres, short, points)
-                grad = others_of(logits, own - begin, threshold).sub_(others).exp2_().mul_(grad_others)
+                grad = others_of(logits, own - begin, threshold, scratch).sub_(others).exp2_().mul_(grad_others)
                 if threshold is not None:
                     grad.masked_fill_(logits > threshold, 0)
-                set_own_entries(grad, own - begin, grad_true)
-                grad.mul_(short[:, None])
+                set_own_entries(grad, own - begin, grad_true).mul_(short[:, None])
                 grad_points.addmm_(grad.T, centres)
+                grad_chunk = torch.mm(grad, points, out=None if update else grad_centres[part])
                 # A centre's length changes nothing, so the part of its gradient along itself goes.
-                grad_chunk = torch.mm(grad, points, out=grad_centres[begin : begin + chunk_size])
                 along = grad.mul_(logits).sum(1).mul_(short)
                 grad_chunk.addcmul_(centres, along[:, None], value=-1)
-        if rows is not None:
-            grad_centres = torch.sparse_coo_tensor(rows[None], grad_centres, weight.shape, is_coalesced=True, check_invariants=False)
-        return grad_points, grad_centres, None, None, None, None, None
+                if update:
+                    update(chunk(rows, part), grad_chunk)
+        if rows is not None and not update:
+            grad_centres = torch.sparse_coo_tensor(rows[None], grad_centres, weight.shape, check_invariants=False)
+        return grad_points, grad_centres, None, None, None, None, None, None
 
 
 def automatic_chunk(points):
@@ -94,9 +101,9 @@ def automatic_chunk(points):
     return max(1, size // (sum(points.shape) * points.itemsize))
 
 
-def chunk(rows, begin, size):
-    """What selects a chunk's centres from the table of all."""
-    return slice(begin, begin + size) if rows is None else rows[begin : begin + size]
+def chunk(rows, part):
+    """What selects a chunk's centres from the table of all; part: a slice of the classes in use."""
+    return part if rows is None else rows[part]
 
 
 def logits_of(centres, short, points):
@@ -104,9 +111,11 @@ def logits_of(centres, short, points):
     return (centres @ points.T).mul_(short[:, None])
 
 
-def others_of(logits, own, threshold):
-    """A copy of (c, N) logits without the true classes, which take no part in a sum at -inf."""
-    others = logits.clone() if threshold is None else logits.masked_fill(logits > threshold, 0)
+def others_of(logits, own, threshold, scratch):
+    """A copy of (c, N) logits, in `scratch`, without the true classes: these take no part in a sum at -inf."""
+    others = scratch[: len(logits)].copy_(logits)
+    if threshold is not None:
+        others.masked_fill_(logits > threshold, 0)
     return set_own_entries(others, own, torch.full_like(others[0], -torch.inf))
 
 

@@ -72,10 +72,10 @@ class PartialFC(MarginSoftmax):
         return losses.mean()
 
     def sample(self, positives):
-        """Rows of `weight` for one step, (R,) sorted: `positives`, (P,) with repeats, and others up to the share asked for.
+        """Rows of `weight` for one step, (R,) sorted: `positives`, (P,) with repeats, and others up to the share.
 
-        Drawn anew from (seed, rank, number of the draw), so that a resumed run needs to know one integer. The others are
-        numbered without the positives and drawn by number: the cost follows R, and every set of them is as likely.
+        Drawn anew from (seed, rank, number of the draw), so that a resumed run needs to know one integer. The others
+        are numbered without the positives and drawn by number: the cost follows R, and every set is equally likely.
         """
         random = np.random.default_rng([self.seed, self.rank, self.samples_drawn])
         self.samples_drawn += 1

@@ -1,5 +1,6 @@
 """Classification heads in one process: class centres, and the loss of embeddings against them."""
 
+import functools
 import math
 
 import torch
@@ -49,6 +50,7 @@ class MarginSoftmax(nn.Module):
         self.gradient = gradient
         self.interclass_filtering_threshold = interclass_filtering_threshold
         self.chunk_size = chunk_size
+        self.update = None  # see `step_in_backward`
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         nn.init.normal_(self.weight, 0, 0.01)
         self.target_cosine = None  # (B,) of the last forward pass, without margin: what the log calls the target angle
@@ -67,12 +69,21 @@ class MarginSoftmax(nn.Module):
             points = radius * F.normalize(embeddings.to(dtype))
             threshold = radius * self.interclass_filtering_threshold or None
             true, others = TrueAndOthers.apply(
-                points, self.weight.to(dtype), own, rows, threshold, self.chunk_size, world_size
+                points, self.weight.to(dtype), own, rows, threshold, self.chunk_size, self.update, world_size
             )
             cosine = true / radius
             self.target_cosine = cosine.detach()
             marked = self.scale * target_logit(cosine, self.margin, self.gradient)
             return -F.logsigmoid(marked - math.log(2) * others)  # -log(e^marked / (e^marked + e^others))
+
+    def step_in_backward(self, optimizer):
+        """From now on a backward pass steps the centres too, chunk by chunk, as `optimizer` would do it after the pass.
+
+        optimizer: a `training.row_optim` that holds `weight`. `weight.grad` stays None: the gradient of all centres is
+        never in memory, nor is a pass over them needed besides. So it excludes several backward passes a step, and
+        whatever looks at that gradient first: clipping, a loss scaler. An optimizer's rate must be set before the pass.
+        """
+        self.update = functools.partial(optimizer.step_rows, self.weight)
 
     def expected_first_loss(self):
         """Mean loss of random embeddings against random centres: a check that a run starts as it should.

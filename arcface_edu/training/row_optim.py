@@ -7,7 +7,6 @@ A dense gradient means all rows; then these are torch.optim.SGD and AdamW.
 
 import torch
 
-
 BLOCK = 2048  # rows at a time: 4 MB of 512 numbers each, so that what a step needs besides is small and in the cache
 
 
@@ -23,10 +22,11 @@ class RowOptimizer(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is not None:
                     for rows, gradient in blocks_of(weight.grad):
-                        self.step_rows(weight, gradient, rows, group)
+                        self.step_rows(weight, rows, gradient)
 
-    def step_rows(self, weight, gradient, rows, group):
+    def step_rows(self, weight, rows, gradient):
         """weight: (C, D), of which `rows`, (R,) long or a slice, take a step along gradient, (R, D)."""
+        group = next(group for group in self.param_groups if any(weight is param for param in group["params"]))
         weight[rows] = self.update_rows(weight[rows], gradient, rows, self.state[weight], weight, group)
 
 
@@ -34,7 +34,7 @@ def blocks_of(gradient):
     """The rows that a (C, D) gradient holds and their values, (R,) or a slice and (R, D), in blocks; at least one."""
     if gradient.is_sparse:
         rows = gradient._indices()[0]
-        if not (rows.diff() > 0).all():  # several micro-batches; else spare the sort and sum that coalesce does regardless
+        if not (rows.diff() > 0).all():  # several micro-batches; else spare coalesce its sort and sum
             gradient = gradient.coalesce()
         return zip(gradient._indices()[0].split(BLOCK), gradient._values().split(BLOCK), strict=True)
     begins = range(0, len(gradient), BLOCK) or [0]
