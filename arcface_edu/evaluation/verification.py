@@ -6,13 +6,16 @@ In three lines, image 2i and image 2i + 1 being pair i:
     print(summary(result))
 """
 
+import io
+
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from arcface_edu.data.images import decode, fit, to_input
 from arcface_edu.errors import DataError
-from arcface_edu.evaluation.roc import check_both_kinds, tar_at_far
+from arcface_edu.evaluation.roc import check_both_kinds, in_three_units, tar_at_far, too_few
 
 IMAGE_SIZE = 112
 REPORTED_FARS = (1e-2, 1e-3)
@@ -63,6 +66,23 @@ def image_batches(images, batch_size, progress=None):
         if encoded:
             batch = torch.stack([fit(decode(image, f"image {start + i}"), IMAGE_SIZE) for i, image in enumerate(batch)])
         yield batch
+
+
+def check_sizes(images, where):
+    """Raise DataError unless all encoded images are IMAGE_SIZE square: a protocol's faces are aligned to just that.
+
+    Only their first bytes are looked at.   where: names the list.
+    """
+    for number, encoded in enumerate(images):
+        try:
+            width, height = Image.open(io.BytesIO(encoded)).size
+        except Exception as error:  # on broken files Pillow raises nearly anything
+            raise DataError(f"{where}, image {number} is not an image that can be read ({error}).") from None
+        if (width, height) != (IMAGE_SIZE, IMAGE_SIZE):
+            raise DataError(
+                f"{where}, image {number} has {width}x{height} pixels; protocols take faces aligned to "
+                f"{IMAGE_SIZE}x{IMAGE_SIZE}: align them and write the file again."
+            )
 
 
 def verify_pairs(embeddings, is_same, folds=10):
@@ -203,9 +223,7 @@ def suggested_threshold(thresholds):
     thresholds: (folds,) squared L2 distances.   returns: dict `cosine`, `degrees`, `squared_l2`. Same person when the
     cosine is above, the angle and the distance below.
     """
-    squared_l2 = float(np.mean(thresholds))
-    cosine = 1 - squared_l2 / 2
-    return {"cosine": cosine, "degrees": float(np.degrees(np.arccos(cosine))), "squared_l2": squared_l2}
+    return in_three_units(1 - float(np.mean(thresholds)) / 2)
 
 
 def hardest_pairs(cosines, is_same, count):
@@ -226,10 +244,8 @@ def summary(result):
         f" {result['pairs']:,} pairs ({result['same_pairs']:,} same, {result['different_pairs']:,} different people)"
     ]
     for far, tar in result["tar_at_far"].items():
-        line = f"TAR at FAR {far:.0e} {tar:8.2%}"
-        if result["different_pairs"] * far < 10:
-            line += f"   few: {result['different_pairs']:,} pairs of different people; {10 / far:,.0f} make it firm"
-        lines.append(line)
+        few = too_few(result["different_pairs"], far)
+        lines.append(f"TAR at FAR {far:.0e} {tar:8.2%}{f'   {few}' if few else ''}")
     lines.append(
         f"threshold        same person above cosine {threshold['cosine']:.3f}"
         f" = below {threshold['degrees']:.1f} degrees = below squared L2 {threshold['squared_l2']:.3f}"

@@ -3,7 +3,7 @@
 from arcface_edu.errors import ConfigError
 from arcface_edu.models.iresnet import NETWORKS, IResNet
 
-__all__ = ["IResNet", "build_model"]
+__all__ = ["NETWORKS", "IResNet", "build_model"]
 
 
 def build_model(network, embedding_size=512, dropout=0.0, gradient_checkpointing=False):
