@@ -13,15 +13,9 @@ programs (results.json) and pictures go to RUN/evaluation/, or for a file of wei
 
 import argparse
 import datetime
-import json
 from pathlib import Path
 
-import numpy as np
-
-from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.datasets import open_faces
-from arcface_edu.data.folder import held_out_pairs
-from arcface_edu.errors import DataError, speaks_plainly
+from arcface_edu.errors import ConfigError, DataError, speaks_plainly
 from arcface_edu.evaluation.ijb import embed_crops, read_protocol
 from arcface_edu.evaluation.report import (
     explain,
@@ -32,6 +26,7 @@ from arcface_edu.evaluation.report import (
     write_files,
     write_page,
 )
+from arcface_edu.evaluation.sources import embed_people, find_data, find_weights, pair_sets
 from arcface_edu.evaluation.table import HEAD, benchmark, markdown
 from arcface_edu.evaluation.verification import check_sizes, embed
 from arcface_edu.models.weights import hash_of, load_model
@@ -41,6 +36,8 @@ from arcface_edu.training.precision import choose_device
 @speaks_plainly
 def main(arguments=None):
     options = build_parser().parse_args(arguments)
+    if (options.gallery is None) != (options.probes is None):
+        raise ConfigError("a search takes both --gallery and --probes: name the other folder too.")
     weights, config, folder = find_weights(options.subject)
     model, network = load_model(
         weights, options.network or config.get("network"), options.embedding_size or config.get("embedding_size")
@@ -53,7 +50,7 @@ def main(arguments=None):
         print(text_of(finding))
         findings.append(finding)
 
-    for name, images, is_same in pair_sets(options, config, data):
+    for name, images, is_same in pair_sets(options.pairs, data, config):
         check_sizes(images, name)
         embeddings = embed(model, images, batch_size=options.batch_size, progress=f"embedding {name}")
         found(judge_pairs(name, embeddings, images, is_same))
@@ -66,11 +63,14 @@ def main(arguments=None):
             ijbc = {float(far): point["tar"] for far, point in findings[-1].numbers["tar_at_far"].items()}
     if options.gallery:
         found(judge_search(*embed_people(model, options.gallery, options.probes, options.batch_size)))
+    if not findings:
+        where = f"beside the data in {data}" if data else "to be found without the data of a run"
+        raise DataError(f"there is nothing to judge by: no .bin files {where}; name some with --pairs, or use --ijb.")
 
     trained_on = data.name if data else weights.stem
     accuracies = {finding.name: finding.numbers["accuracy"] for finding in findings if finding.kind == "pairs"}
     rows, ours, reasons = benchmark(trained_on, network, accuracies, ijbc)
-    print("", markdown(HEAD, rows), *(f"- in {reason}" for reason in reasons), sep="\n")
+    print("", markdown(HEAD, rows), *(f"no number for {reason}" for reason in reasons), sep="\n")
 
     facts = {
         "weights": str(weights),
@@ -80,68 +80,15 @@ def main(arguments=None):
         "date": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
     }
     if options.ijb:
-        facts["IJB"] = (
-            f"aligned by five points to the 112 x 112 template; {options.switches}: {explain(options.switches)}"
-        )
+        facts["IJB"] = f"aligned by five points; {options.switches}: {explain(options.switches)}"
     folder = options.output or folder
     write_files(folder, findings, facts, [dict(zip(HEAD, row, strict=True)) for row in rows], options.json)
     print(f"\nnumbers in {options.json or folder / 'results.json'}, pictures in {folder}/")
     if options.report:
-        lead = f"{network}, weights {weights}, measured on {', '.join(f.name for f in findings)}"
-        write_page(options.report, f"How well {trained_on} / {network} knows faces", lead, facts, (HEAD, rows, ours, reasons), findings)  # fmt: skip
+        title = f"How well {network} {f'trained on {data.name}' if data else f'of {weights.name}'} knows faces"
+        write_page(options.report, title, facts, (HEAD, rows, ours, reasons), findings)
         print(f"report in {options.report}")
     return findings
-
-
-def find_weights(subject):
-    """(file of weights, config of the run or {}, folder for results) of a run's folder or a file."""
-    if subject.is_file():
-        return subject, {}, Path("evaluation") / subject.stem
-    weights, config = subject / "model.pt", subject / "config.json"
-    if not weights.is_file():
-        what = "holds no model.pt: let the run finish" if subject.is_dir() else "does not exist"
-        raise DataError(f"{subject} {what}; name a run's folder, or a file of weights (.pt, .pth).")
-    try:
-        return weights, json.loads(config.read_text()) if config.is_file() else {}, subject / "evaluation"
-    except ValueError as error:
-        raise DataError(f"{config} is not JSON ({error}): restore it, or name {weights} itself.") from None
-
-
-def find_data(subject, config):
-    """The folder of a run's training data, as its config names it from where the run was started; None if it is gone."""
-    places = [base / config["rec"] for base in (Path(), *subject.resolve().parents)] if config.get("rec") else []
-    return next((place for place in places if place.is_dir()), None)
-
-
-def pair_sets(options, config, data):
-    """Yield (name, 2N encoded images, is_same (N,)) of what --pairs names, else of what lies beside a run's data."""
-    named = options.pairs or ([data] if data and not options.ijb and not options.gallery else [])
-    files = [file for place in named for file in (sorted(place.glob("*.bin")) if place.is_dir() else [place])]
-    names = [file.stem for file in files]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise DataError(f"two files of pairs are called {min(twice)}: rename one, their results would be mixed up.")
-    yield from ((file.stem, *read_pairs(file)) for file in files)
-    if files or options.ijb or options.gallery:
-        return
-    if not options.pairs and data and config.get("hold_out"):
-        yield "held_out", *held_out_pairs(data, config["hold_out"], config.get("draw_pairs"), config.get("seed", 0))
-        return
-    where = ", ".join(map(str, named)) or config.get("rec") or "the data of these weights, which no config names"
-    raise DataError(f"there are no .bin files of pairs in {where}: name some with --pairs, or a folder with --ijb.")
-
-
-def embed_people(model, gallery, probes, batch_size):
-    """Embeddings and labels of two data sets, (G, D), (G,), (P, D), (P,); people are the same when named alike."""
-    arrays, number = [], {}
-    for place in (gallery, probes):
-        faces = open_faces(place)
-        labels = [faces.encoded(i)[:2] for i in range(len(faces))]
-        names = faces.names or [str(label) for label in range(faces.num_classes)]
-        arrays.append(
-            embed(model, [image for image, _ in labels], batch_size=batch_size, progress=f"embedding {place}")
-        )
-        arrays.append(np.array([number.setdefault(names[label], len(number)) for _, label in labels]))
-    return arrays
 
 
 def build_parser():

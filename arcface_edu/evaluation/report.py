@@ -22,15 +22,17 @@ from arcface_edu.figures.runs import plot_cmc, plot_open_set, plot_roc
 from arcface_edu.figures.style import save
 
 HARDEST = 8  # pairs of either kind in the pictures
+COLUMNS = ("", "", "95 % interval", "threshold: cosine, °, L2²", "")  # of a finding's rows
 
 
 class Finding(NamedTuple):
-    """What one data set says.   rows: (quantity, value, remark) texts.   numbers: the same for a program."""
+    """What one data set says.   numbers: the rows, for a program."""
 
     name: str
     kind: str  # "pairs", "ijb" or "search"
     about: str
-    rows: list
+    headline: str  # its one number
+    rows: list  # of texts, as many as COLUMNS
     notes: list
     numbers: dict
     figures: dict  # name of the file -> Figure
@@ -45,33 +47,30 @@ def judge_pairs(name, embeddings, images, is_same, folds=10):
     cosines, points = result["cosines"], operating_points(result["cosines"], is_same, REPORTED_FARS)
     accuracy = accuracy_interval(embeddings, is_same, folds)
     intervals = tar_intervals(cosines, is_same, REPORTED_FARS)
+    threshold, over, reached = result["threshold"], f"{folds} folds", f"FAR in them {result['far']:.1e}"
     rows = [
-        ("accuracy", f"{result['accuracy']:.2%} ± {result['accuracy_std']:.2%}", f"over {folds} folds; {_span(accuracy)}"),
-        ("VAL at FAR 1e-3", f"{result['val']:.2%} ± {result['val_std']:.2%}", f"over {folds} folds; FAR {result['far']:.2e}"),
+        ("accuracy", _spread(result["accuracy"], result["accuracy_std"]), _span(accuracy), _units(threshold), over),
+        ("VAL at FAR 1e-3", _spread(result["val"], result["val_std"]), "", "", f"{over}; {reached}"),
         *_tar_rows(points, intervals),
-        ("threshold", _units(result["threshold"]), "the folds' mean; same person when more alike"),
-    ]  # fmt: skip
+    ]
     notes = []
     if len(is_same) % folds:
-        notes.append(
-            f"{len(is_same):,} pairs do not cut evenly into {folds} folds: some hold one pair more than others."
-        )
+        notes.append(f"{len(is_same):,} pairs do not cut evenly into {folds} folds: some hold one more than others.")
     if result["one_kind_folds"]:
         notes.append(f"{result['one_kind_folds']} folds hold one kind of pair only: mix the order of the list.")
     about = (
         f"{result['pairs']:,} pairs, {result['same_pairs']:,} of one person and {result['different_pairs']:,} of two. "
         f"Intervals are 95 % by bootstrap over pairs; pairs share people, so they are rather too narrow."
     )
-    degrees = result["threshold"]["degrees"]
     angles = np.degrees(np.arccos(cosines))
 
     def face(pair, side):
         return fit(decode(images[2 * pair + side], f"{name}, image {2 * pair + side}"))
 
     figures = {
-        "roc": plot_roc({name: thin(*roc(cosines, is_same)[:2])}),
-        "pair_angles": plot_pair_angles(cosines, is_same, result["threshold"]["cosine"]),
-        **draw_hardest(angles, is_same, degrees, face),
+        "roc": plot_roc({"the network": thin(*roc(cosines, is_same)[:2])}),
+        "pair_angles": plot_pair_angles(cosines, is_same, threshold["cosine"]),
+        **draw_hardest(angles, is_same, threshold["degrees"], face),
     }
     numbers = {
         **{key: result[key] for key in ("accuracy", "accuracy_std", "val", "val_std", "far", "threshold")},
@@ -79,7 +78,7 @@ def judge_pairs(name, embeddings, images, is_same, folds=10):
         "accuracy_interval": accuracy, "folds": folds, "fold_thresholds_squared_l2": result["thresholds"].tolist(),
         "tar_at_far": _for_program(points, intervals), "bootstrap": "over pairs",
     }  # fmt: skip
-    return Finding(name, "pairs", about, rows, notes, numbers, figures)
+    return Finding(name, "pairs", about, f"accuracy {rows[0][1]}", rows, notes, numbers, figures)
 
 
 def judge_ijb(protocol, features, switches):
@@ -100,17 +99,16 @@ def judge_ijb(protocol, features, switches):
         f"the pairs tell who is who."
     )
     threshold = next((point["threshold"] for point in points.values() if not point["few"]), points[1e-1]["threshold"])
-    shown = np.full(ids.max() + 1, -1)
-    shown[protocol.templates[::-1]] = np.arange(len(protocol.templates))[::-1]  # the first image of each template
+    first_image = np.unique(protocol.templates, return_index=True)[1]  # of each template, to show
 
     def face(pair, side):
-        image = shown[(protocol.first, protocol.second)[side][pair]]
+        image = first_image[np.searchsorted(ids, (protocol.first, protocol.second)[side][pair])]
         path = protocol.folder / "loose_crop" / str(protocol.images[image])
         return align(decode(read_photo(path), path), protocol.points[image])
 
     angles = np.degrees(np.arccos(scores.clip(-1, 1)))
     figures = {
-        "roc": plot_roc({protocol.name: thin(*roc(scores, protocol.is_same)[:2])}),
+        "roc": plot_roc({"the network": thin(*roc(scores, protocol.is_same)[:2])}),
         "pair_angles": plot_pair_angles(scores, protocol.is_same, threshold["cosine"]),
         **draw_hardest(angles, protocol.is_same, threshold["degrees"], face),
     }
@@ -118,21 +116,21 @@ def judge_ijb(protocol, features, switches):
         "switches": switches, "images": len(protocol.images), "templates": len(ids), "pairs": len(scores),
         "same_pairs": same, "tar_at_far": _for_program(points, intervals), "bootstrap": "over people",
     }  # fmt: skip
-    return Finding(f"{protocol.name} {switches}", "ijb", about, _tar_rows(points, intervals), [], numbers, figures)
+    rows, headline = _tar_rows(points, intervals), f"TAR {points[1e-4]['tar']:.2%} at FAR 1e-04"
+    return Finding(f"{protocol.name} {switches}", "ijb", about, headline, rows, [], numbers, figures)
 
 
 def judge_search(gallery, gallery_labels, probes, probe_labels):
     """Identification of probes in a gallery, arrays as `identify` takes them.   returns: Finding."""
     result = identify(gallery, gallery_labels, probes, probe_labels)
     ranks = [rank for rank in (1, 5, 10) if rank <= len(result["cmc"])]
-    rows = [(f"rank {rank}", f"{result['cmc'][rank - 1]:.2%}", "the right person is among the first") for rank in ranks]
-    rows[0] = ("rank 1", f"{result['rank1']:.2%}", "the right person comes first")
+    rows = [(f"among the first {rank}", f"{result['cmc'][rank - 1]:.2%}", "", "", "") for rank in ranks]
+    rows[0] = ("rank 1", f"{result['rank1']:.2%}", "", "", "the right person comes first")
     strangers = result["strangers"]
     for far, rate in result["dir_at_far"].items():
-        remark = f"threshold {_units(in_three_units(result['thresholds'][far]))}"
-        if strangers * far < 10:
-            remark += f"; few: {strangers:,} strangers, {10 / far:,.0f} make it firm"
-        rows.append((f"DIR at FAR {far:.0e}", f"{rate:.2%}", remark))
+        few = f"few: {strangers:,} strangers; {10 / far:,.0f} make it firm" if strangers * far < 10 else ""
+        threshold = _units(in_three_units(result["thresholds"][far]))
+        rows.append((f"DIR at FAR {far:.0e}", f"{rate:.2%}", "", threshold, few))
     about = (
         f"{len(gallery):,} images of {result['people']:,} people in the gallery, searched for {result['known']:,} "
         f"images of people in it and {strangers:,} of strangers. DIR is the share of known people that come first and "
@@ -148,7 +146,7 @@ def judge_search(gallery, gallery_labels, probes, probe_labels):
         "dir_at_far": {f"{far:g}": rate for far, rate in result["dir_at_far"].items()},
         "thresholds_cosine": {f"{far:g}": cosine for far, cosine in result["thresholds"].items()},
     }
-    return Finding("identification", "search", about, rows, notes, numbers, figures)
+    return Finding("identification", "search", about, f"rank 1 {rows[0][1]}", rows, notes, numbers, figures)
 
 
 def draw_hardest(angles, is_same, threshold, face):
@@ -182,10 +180,10 @@ def explain(switches):
 
 def text_of(finding):
     """The lines to print."""
-    widths = [max(len(row[column]) for row in finding.rows) for column in (0, 1)]
-    lines = [f"\n{finding.name}: {finding.about}"]
-    lines += [f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {remark}".rstrip() for name, value, remark in finding.rows]
-    return "\n".join(lines + [f"  note: {note}" for note in finding.notes])
+    rows = [COLUMNS, *finding.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([f"\n{finding.name}: {finding.about}", *lines, *(f"note: {note}" for note in finding.notes)])
 
 
 def write_files(folder, findings, facts, table, json_path=None):
@@ -198,20 +196,20 @@ def write_files(folder, findings, facts, table, json_path=None):
         file.write(json.dumps(results, indent=1, allow_nan=False).encode())
 
 
-def write_page(path, title, lead, facts, table, findings):
+def write_page(path, title, facts, table, findings):
     """All of it as one HTML page.   facts: dict of texts.   table: (head, rows, number of ours, reasons for dashes)."""
     head, rows, ours, reasons = table
     parts = [
         page.heading("Among published networks"),
         page.paragraph("IJB-C: TAR in % at the FAR in brackets; the others: accuracy in %."),
         page.table(head, rows, ours=(ours,)),
-        page.notes([f"- in {reason}" for reason in reasons]),
+        page.notes([f"No number for {reason}." for reason in reasons]),
     ]
     for finding in findings:
         parts += [
             page.heading(finding.name),
             page.paragraph(finding.about),
-            page.table(("", "", ""), finding.rows),
+            page.table(COLUMNS, finding.rows),
             page.notes(finding.notes),
             page.figures({f"{finding.name}: {name.replace('_', ' ')}": fig for name, fig in finding.figures.items()}),
         ]
@@ -221,6 +219,7 @@ def write_page(path, title, lead, facts, table, findings):
         page.heading("How to read it"),
         *map(page.paragraph, GLOSSARY),
     ]
+    lead = "; ".join(f"{finding.name}: {finding.headline}" for finding in findings)
     with written_beside(path) as file:
         file.write(page.page(title, lead, *parts).encode())
 
@@ -228,13 +227,15 @@ def write_page(path, title, lead, facts, table, findings):
 GLOSSARY = (
     "The network turns a face into a vector, its embedding. The angle between two embeddings says how alike two faces "
     "look to it: small for one person, near 90° for strangers. A threshold on the angle decides.",
-    "TAR, true accept rate: the share of same-person pairs that are accepted. FAR, false accept rate: the share of pairs "
-    "of two people that are accepted. A lower FAR asks for a stricter threshold and costs TAR.",
+    "TAR, true accept rate: the share of same-person pairs that are accepted. FAR, false accept rate: the share of "
+    "pairs of two people that are accepted. A lower FAR asks for a stricter threshold and costs TAR.",
     "Accuracy is that of LFW's protocol: the list is cut into ten folds, and each is judged with the threshold that is "
     "best on the other nine; ± is the standard deviation over the folds. VAL is the TAR in a fold, at the threshold "
     "that has a FAR of 1e-3 in the others.",
-    "The threshold stands in three units for the same thing: the cosine of the angle, the angle in degrees, and the "
-    "squared distance of the two embeddings at unit length, 2 - 2 cos.",
+    "A threshold stands in three units that mean the same. A pair is accepted when the cosine of the angle is above it, "
+    "or the angle in degrees below, or the squared distance at unit length, L2² = 2 - 2 cos, below.",
+    "An interval holds the middle 95 % of what comes out when pairs, or people, are drawn from these again and again "
+    "with replacement: how far the number could have come out otherwise.",
 )
 
 
@@ -243,18 +244,24 @@ def _tar_rows(points, intervals):
         (
             f"TAR at FAR {far:.0e}",
             f"{point['tar']:.2%}",
-            f"{_span(intervals[far])}; threshold {_units(point['threshold'])}" + (f"; {point['few']}" * bool(point["few"])),
+            _span(intervals[far]),
+            _units(point["threshold"]),
+            point["few"],
         )
         for far, point in points.items()
-    ]  # fmt: skip
+    ]
+
+
+def _spread(mean, std):
+    return f"{mean:.2%} ± {std:.2%}"
 
 
 def _span(interval):
-    return f"95 % interval {interval[0]:.2%} to {interval[1]:.2%}"
+    return f"{interval[0]:.2%} to {interval[1]:.2%}"
 
 
 def _units(threshold):
-    return f"cosine {threshold['cosine']:.3f} = {threshold['degrees']:.1f}° = squared L2 {threshold['squared_l2']:.3f}"
+    return f"{threshold['cosine']:.3f}  {threshold['degrees']:.1f}°  {threshold['squared_l2']:.3f}"
 
 
 def _for_program(points, intervals):

@@ -87,7 +87,7 @@ def too_few(different_pairs, far):
 
     Ten false accepts have a standard deviation of about three: with fewer, the FAR itself is hardly known.
     """
-    if different_pairs * far >= 10:
+    if far == 0 or different_pairs * far >= 10:
         return ""
     return f"few: {different_pairs:,} pairs of different people; {10 / far:,.0f} make it firm"
 

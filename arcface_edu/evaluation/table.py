@@ -17,10 +17,9 @@ def benchmark(trained_on, network, accuracies, ijbc):
     returns: rows of texts, the number of ours, and a sentence for each dash in it.
     """
     ours, reasons = [trained_on, network], []
-    for far, column in zip((1e-5, 1e-4), HEAD[2:4], strict=True):
-        ours.append(100 * ijbc[far] if ijbc else None)
-        if not ijbc:
-            reasons.append(f"{column}: no IJB-C folder was named (--ijb)")
+    ours += [100 * ijbc[far] if ijbc else None for far in (1e-5, 1e-4)]
+    if not ijbc:
+        reasons.append("IJBC: no IJB-C folder was named (--ijb)")
     for column, name in WHERE.items():
         ours.append(100 * accuracies[name] if name in accuracies else None)
         if name not in accuracies:

@@ -21,7 +21,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 tr.ours td { font-weight: 650; color: var(--mark); }
-.short { white-space: nowrap; }
+.short { white-space: pre; }
 code { font-size: .88em; overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 1.2rem;
            align-items: start; }
@@ -64,7 +64,7 @@ def table(head, rows, ours=()):
 
 
 def _cell(tag, text):
-    short = ' class="short"' if len(str(text)) < 24 else ""  # is never broken into lines
+    short = ' class="short"' if len(str(text)) < 28 else ""  # is never broken into lines
     return f"<{tag}{short}>{escape(str(text))}</{tag}>"
 
 
@@ -76,8 +76,7 @@ def figures(pictures):
         figure.savefig(stream, format="png", dpi=2 * figure.dpi)  # twice the points, for dense screens
         data = base64.b64encode(stream.getvalue()).decode()
         width = round(figure.get_figwidth() * figure.dpi)
-        wide = ' class="wide"' if width > 900 else ""
-        shown.append(
-            f'<figure{wide}><img width="{width}" alt="{escape(description)}" src="data:image/png;base64,{data}"></figure>'
-        )
+        kind = "wide" if width > 900 else "part"
+        image = f'<img width="{width}" alt="{escape(description)}" src="data:image/png;base64,{data}">'
+        shown.append(f'<figure class="{kind}">{image}</figure>')
     return f'<div class="figures">{"".join(shown)}</div>' if shown else ""

@@ -48,7 +48,7 @@ def read_state(path):
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read as weights ({what[:120]}); wanted is a state dict of tensors as torch.save writes it."
+            f"{path} cannot be read as weights ({what[:120]}); wanted is a state dict as torch.save writes it."
         ) from None
     for name in WRAPPINGS:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
