@@ -63,7 +63,8 @@ def tar_intervals(scores, is_same, fars, subjects=None, resamples=200, seed=0):
         far = np.append(0.0, np.cumsum(high_times) / max(all_times, 1))  # after each of the highest impostors
         above = np.searchsorted(far, fars).clip(1, top)
         nearest = np.where(fars - far[above - 1] < far[above] - fars, above - 1, above)
-        outside = scores[high[np.minimum(nearest, top - 1)]]  # the best impostor that stays out
+        last = np.searchsorted(far, far[nearest], side="right") - 1  # past the impostors that were not drawn
+        outside = scores[high[np.minimum(last, top - 1)]]  # the best impostor that stays out
         accepted = np.append(0.0, np.cumsum(same_times))
         row[:] = accepted[np.searchsorted(worst_first, -outside)] / max(accepted[-1], 1)
     return dict(zip(fars, zip(*interval(found), strict=True), strict=True))

@@ -232,8 +232,8 @@ GLOSSARY = (
     "Accuracy is that of LFW's protocol: the list is cut into ten folds, and each is judged with the threshold that is "
     "best on the other nine; ± is the standard deviation over the folds. VAL is the TAR in a fold, at the threshold "
     "that has a FAR of 1e-3 in the others.",
-    "A threshold stands in three units that mean the same. A pair is accepted when the cosine of the angle is above it, "
-    "or the angle in degrees below, or the squared distance at unit length, L2² = 2 - 2 cos, below.",
+    "A threshold stands in three units that mean the same. A pair is accepted when the cosine of the angle is above; "
+    "or the angle in degrees, or the squared distance at unit length, L2² = 2 - 2 cos, below.",
     "An interval holds the middle 95 % of what comes out when pairs, or people, are drawn from these again and again "
     "with replacement: how far the number could have come out otherwise.",
 )

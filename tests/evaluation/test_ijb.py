@@ -124,11 +124,11 @@ def folder(tmp_path):
     dice = np.random.default_rng(0)
     (tmp_path / "meta").mkdir()
     (tmp_path / "loose_crop").mkdir()
-    people = torch.from_numpy(dice.integers(0, 256, (2, 3, 112, 112), dtype=np.uint8))
+    people = torch.from_numpy(dice.integers(0, 256, (2, 3, 14, 14), dtype=np.uint8).repeat(8, 2).repeat(8, 3))
     images, points = [], []
     for row in range(12):
-        turn = dice.uniform(-0.4, 0.4)
-        matrix = np.array([[np.cos(turn), -np.sin(turn), 25.0], [np.sin(turn), np.cos(turn), 5.0]])
+        turn = np.array([[np.cos(angle := dice.uniform(-0.4, 0.4)), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = np.column_stack([turn, [70, 75] - turn @ [56, 56]])  # about the middle
         crop = warp(people[row // 3 % 2], matrix, 150)[:, :140]
         (tmp_path / "loose_crop" / f"{row + 1}.jpg").write_bytes(encode_png(crop))
         images.append(f"{row + 1}.jpg {row // 3 * 10} {row % 3 // 2}")
