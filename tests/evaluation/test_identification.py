@@ -88,3 +88,9 @@ def test_bad_input_is_named(change, says):
     arrays = dict(gallery=np.ones((1, 2)), gallery_labels=[1], probes=np.ones((1, 2)), probe_labels=[1])
     with pytest.raises(DataError, match=says):
         identify(**{**arrays, **change})
+
+
+def test_a_known_face_that_scores_no_better_than_the_stranger_kept_out_is_not_found():
+    probes = at([5, 5, 1])  # of person 1, of a stranger who looks the same, and of person 1 again
+    result = identify(at([0, 90]), [1, 2], probes, [1, 7, 1], fars=(0.0, 1.0))
+    assert result["dir_at_far"] == {0.0: 0.5, 1.0: 1.0}
