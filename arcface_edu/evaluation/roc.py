@@ -19,11 +19,12 @@ def roc(scores, is_same):
     score >= threshold; before them the point (0, 0) at threshold +inf.   raises: DataError.
     """
     scores, is_same = _scores_and_truth(scores, is_same)
-    same, impostors = np.sort(scores[is_same]), np.sort(scores[~is_same])
-    both = np.sort(scores)  # sorting thrice without carrying the truth along is quicker than sorting once with it
-    thresholds = both[np.append(True, both[1:] != both[:-1])][::-1]
-    tpr = (len(same) - np.searchsorted(same, thresholds)) / len(same)
-    fpr = (len(impostors) - np.searchsorted(impostors, thresholds)) / len(impostors)
+    same, both = np.sort(scores[is_same]), np.sort(scores)  # quicker than one sort that carries the truth along
+    first_of_tie = np.flatnonzero(np.append(True, both[1:] != both[:-1]))[::-1]
+    thresholds = both[first_of_tie]
+    accepted = len(both) - first_of_tie  # pairs of either kind
+    accepted_same = len(same) - np.searchsorted(same, thresholds)
+    tpr, fpr = accepted_same / len(same), (accepted - accepted_same) / (len(both) - len(same))
     return np.append(0.0, fpr), np.append(0.0, tpr), np.append(np.inf, thresholds)
 
 
