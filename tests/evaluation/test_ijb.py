@@ -60,11 +60,12 @@ def test_switches_by_hand():
 
 @pytest.mark.parametrize("dense", [0, 10**9])  # each pair by itself; all cosines of a block
 @pytest.mark.parametrize("rows", [2, 512])
-def test_scores_equal_the_dot_products(monkeypatch, dense, rows):
+@pytest.mark.parametrize("spread", [1, 10**6])  # ids that fit into a table, and ids that are searched
+def test_scores_equal_the_dot_products(monkeypatch, dense, rows, spread):
     monkeypatch.setattr(ijb, "DENSE", dense)
     monkeypatch.setattr(ijb, "ROWS", rows)
     dice = np.random.default_rng(0)
-    ids = dice.permutation(1000)[:30] - 100
+    ids = spread * (dice.permutation(1000)[:30] - 100)
     pooled = dice.normal(size=(30, 8))
     first, second = dice.choice(ids, (2, 9000))
     place = {template: row for row, template in enumerate(ids.tolist())}
@@ -104,6 +105,7 @@ def test_people_are_those_whom_same_person_pairs_join():
         (lambda: score_pairs(np.eye(2), [1, 1], [1], [1]), "template 1 stands twice"),
         (lambda: score_pairs(np.eye(2), [1, 5], [1, 1, 3], [5, 5, 5]), "pair 2 names template 3, which has no image"),
         (lambda: score_pairs(np.eye(2), [1, 5], [1, 1], [5, 9]), r"pair 1 names template 9, .*\(1 of 2 pairs"),
+        (lambda: score_pairs(np.eye(2), [1, 10**9], [1], [7]), "pair 0 names template 7"),
         (lambda: score_pairs(np.eye(2), [1], [1], [1]), r"2 pooled templates have ids of shape \(1,\)"),
         (lambda: score_pairs(np.eye(2), [1, 5], [1], [5, 1]), r"\(1,\) first and \(2,\) second"),
     ],
