@@ -12,21 +12,33 @@ IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def roc(scores, is_same):
-    """The exact ROC curve, by one sort; pairs of equal score come in together.
+    """The exact ROC curve; pairs of equal score come in together.
 
     scores: (P,), higher = more alike.   is_same: (P,) bools.
     returns: fpr, tpr, thresholds, each (T,): T - 1 distinct scores from high to low, a pair being accepted at
     score >= threshold; before them the point (0, 0) at threshold +inf.   raises: DataError.
     """
     scores, is_same = _scores_and_truth(scores, is_same)
-    order = np.argsort(scores, kind="stable")[::-1]
-    scores, is_same = scores[order], is_same[order]
-    last_of_tie = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
-    accepted = last_of_tie + 1
-    accepted_same = np.cumsum(is_same)[last_of_tie]
-    tpr = accepted_same / is_same.sum()
-    fpr = (accepted - accepted_same) / (~is_same).sum()
-    return np.append(0.0, fpr), np.append(0.0, tpr), np.append(np.inf, scores[last_of_tie])
+    same, both = np.sort(scores[is_same]), np.sort(scores)  # quicker than one sort that carries the truth along
+    first_of_tie = np.flatnonzero(np.append(True, both[1:] != both[:-1]))[::-1]
+    thresholds = both[first_of_tie]
+    accepted = len(both) - first_of_tie  # pairs of either kind
+    accepted_same = len(same) - np.searchsorted(same, thresholds)
+    tpr, fpr = accepted_same / len(same), (accepted - accepted_same) / (len(both) - len(same))
+    return np.append(0.0, fpr), np.append(0.0, tpr), np.append(np.inf, thresholds)
+
+
+def thin(fpr, tpr, points=1000):
+    """A curve of `roc` with at most so many points, evenly spaced over log FPR: to draw millions of pairs.
+
+    returns: fpr, tpr, each (<= points,), in order, first and last point of the curve included.
+    """
+    if len(fpr) <= points:
+        return fpr, tpr
+    wanted = np.geomspace(fpr[fpr > 0].min(), 1, points - 2)
+    kept = np.searchsorted(fpr, wanted, side="right") - 1  # of one FPR the last, with the highest TPR
+    kept = np.unique(np.concatenate([[0], kept, [len(fpr) - 1]]))
+    return fpr[kept], tpr[kept]
 
 
 def tar_at_far(scores, is_same, fars=IJB_FARS):
@@ -39,23 +51,52 @@ def tar_at_far(scores, is_same, fars=IJB_FARS):
     points of one FAR the last, with the highest TAR. All corners of the curve take part; the IJB scripts look at a
     thinned curve, which can move a result by one same-identity pair or so. Only two sorts: 15 million pairs are fine.
     """
+    return {far: point["tar"] for far, point in operating_points(scores, is_same, fars).items()}
+
+
+def operating_points(scores, is_same, fars=IJB_FARS):
+    """What to expect, and where to put the threshold, at each FAR: `tar_at_far` with all that belongs to it.
+
+    scores: (P,) cosines.   returns: dict far -> dict `tar`; `far`, the nearest that there is; `threshold` in the three
+    units of `in_three_units`, a pair being accepted when its cosine is above; `few`, a sentence where there are fewer
+    than ten false accepts to count, else "".   raises: DataError.
+    """
     scores, is_same = _scores_and_truth(scores, is_same)
     same, impostors = np.sort(scores[is_same]), np.sort(scores[~is_same])[::-1]
     # So many impostors can be let in: tied ones only together.
     reachable = np.concatenate([[0], np.flatnonzero(impostors[1:] != impostors[:-1]) + 1, [len(impostors)]])
     fprs = reachable / len(impostors)
 
-    def tar(far):
+    def point(far):
         above = min(np.searchsorted(fprs, far), len(fprs) - 1)
         below = max(above - 1, 0)
         nearest = min((above, below), key=lambda i: abs(fprs[i] - far))
-        if reachable[nearest] == len(impostors):
-            return 1.0
         # Every same-identity pair that scores above the best impostor still outside is in.
-        outside = impostors[reachable[nearest]]
-        return float((len(same) - np.searchsorted(same, outside, side="right")) / len(same))
+        outside = impostors[reachable[nearest]] if reachable[nearest] < len(impostors) else -np.inf
+        return {
+            "tar": float((len(same) - np.searchsorted(same, outside, side="right")) / len(same)),
+            "far": float(fprs[nearest]),
+            "threshold": in_three_units(max(float(outside), -1.0)),
+            "few": too_few(len(impostors), far),
+        }
 
-    return {far: tar(far) for far in fars}
+    return {far: point(far) for far in fars}
+
+
+def too_few(different_pairs, far):
+    """A sentence where that many pairs of different people are too few to measure at that FAR, else "".
+
+    Ten false accepts have a standard deviation of about three: with fewer, the FAR itself is hardly known.
+    """
+    if far == 0 or different_pairs * far >= 10:
+        return ""
+    return f"few: {different_pairs:,} pairs of different people; {10 / far:,.0f} make it firm"
+
+
+def in_three_units(cosine):
+    """A threshold on the cosine, as `cosine`, `degrees` and `squared_l2` of unit vectors: |x - y|^2 = 2 - 2 cos."""
+    cosine = float(np.clip(cosine, -1, 1))
+    return {"cosine": cosine, "degrees": float(np.degrees(np.arccos(cosine))), "squared_l2": 2 - 2 * cosine}
 
 
 def _scores_and_truth(scores, is_same):

@@ -1,6 +1,7 @@
-"""What a run did: its ROC, and its loss, angle and accuracy over the steps."""
+"""What a run did: its ROC, searches in a gallery, and its loss, angle and accuracy over the steps."""
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from arcface_edu.errors import DataError
 from arcface_edu.figures.style import FAINT, INK, LABEL_SIZE, SAME, canvas, dress, method_color
@@ -104,3 +105,53 @@ def _mean(values, end):
 
 def _way(values):
     return "falls" if _mean(values, -1) < _mean(values, 0) else "rises"
+
+
+def plot_cmc(cmc, ax=None):
+    """CMC: how often the right person is among the first 1, 2 ... of a search.
+
+    cmc: (ranks,) shares, rising; or, for several curves, dict name -> (ranks,).   returns: Figure.   raises: DataError.
+    """
+    curves = cmc if isinstance(cmc, dict) else {"ArcFace": cmc}
+    curves = {name: np.asarray(shares, dtype=float) for name, shares in curves.items()}
+    if not curves or any(not len(shares) for shares in curves.values()):
+        raise DataError("a CMC needs at least one curve, and each at least one rank")
+    figure, ax = canvas(ax, size=(6.4, 4.2))
+    for position, (name, shares) in enumerate(curves.items()):
+        ranks, color = np.arange(1, len(shares) + 1), method_color(name, position)
+        few = "o-" if len(ranks) <= 50 else "-"
+        ax.plot(ranks, shares, few, color=color, linewidth=2, markersize=4, label=f"{name}: {shares[0]:.1%} at rank 1")
+    lowest = min(shares[0] for shares in curves.values())
+    ax.set_ylim(max(0, lowest - 0.25 * (1 - lowest) - 0.01), 1.005)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}".replace(".0%", "%"))
+    best = max(curves.values(), key=lambda shares: shares[0])
+    title = f"The right person comes first in {best[0]:.1%} of the searches"
+    if len(best) > 1:
+        title += f", and is among the first {min(5, len(best))} in {best[min(5, len(best)) - 1]:.1%}"
+    dress(ax, title, "rank", "share of searches for known people", key=len(curves) > 1)
+    return figure
+
+
+def plot_open_set(far, rate, ax=None):
+    """Open-set identification: known people found, against strangers taken for somebody.
+
+    far, rate: (T,) as `far` and `dir` of `identify`, from 0 to 1.   returns: Figure.   raises: DataError.
+    """
+    far, rate = np.asarray(far, dtype=float), np.asarray(rate, dtype=float)
+    if len(far) < 2:
+        raise DataError("an open-set curve needs strangers among the probes")
+    figure, ax = canvas(ax, size=(6.4, 4.2))
+    finest = far[far > 0].min()
+    marked = max(1e-2, finest) if finest <= 0.1 else finest
+    at = np.searchsorted(far, marked * (1 + 1e-9), side="right") - 1
+    ax.plot(far.clip(finest / 2), rate, color=method_color("ArcFace"), linewidth=2, drawstyle="steps-post")
+    ax.plot(far[at], rate[at], "o", color=method_color("ArcFace"), markersize=6, clip_on=False)
+    ax.axvline(far[at], color=INK, linewidth=1, linestyle=":")
+    ax.set_xscale("log")
+    ax.set_xlim(finest / 2, 1)
+    ax.set_ylim(0, 1.02)
+    ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    title = f"With {far[at]:.1%} of the strangers taken for somebody, {rate[at]:.1%} of known people are named rightly"
+    dress(ax, title, "FAR: strangers taken for somebody (share, log)", "DIR: known people found at rank 1")
+    return figure

@@ -6,13 +6,14 @@ from arcface_edu.models.iresnet import IResNet
 from arcface_edu.models.mobilefacenet import MobileFaceNet
 from arcface_edu.models.vit import VisionTransformer
 
-__all__ = ["IResNet", "MobileFaceNet", "VisionTransformer", "build_model"]
+__all__ = ["NETWORKS", "IResNet", "MobileFaceNet", "VisionTransformer", "build_model"]
 
 FAMILIES = (
     (IResNet, iresnet.NETWORKS),
     (MobileFaceNet, mobilefacenet.NETWORKS),
     (VisionTransformer, vit.NETWORKS),
 )
+NETWORKS = [name for _, networks in FAMILIES for name in networks]
 
 
 def build_model(network, embedding_size=512, dropout=0.0, gradient_checkpointing=False):
@@ -31,5 +32,4 @@ def build_model(network, embedding_size=512, dropout=0.0, gradient_checkpointing
                 dropout=dropout,
                 gradient_checkpointing=gradient_checkpointing,
             )
-    known = [name for _, networks in FAMILIES for name in networks]
-    raise ConfigError(f'there is no network called "{network}"; known are {", ".join(known)}.')
+    raise ConfigError(f'there is no network called "{network}"; known are {", ".join(NETWORKS)}.')

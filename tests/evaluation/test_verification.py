@@ -13,8 +13,9 @@ from torch import nn
 
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.baseline import pixel_embeddings
-from arcface_edu.evaluation.roc import roc, tar_at_far
+from arcface_edu.evaluation.roc import in_three_units, operating_points, roc, tar_at_far, thin, too_few
 from arcface_edu.evaluation.verification import (
+    check_sizes,
     embed,
     hardest_pairs,
     pair_cosines,
@@ -337,3 +338,44 @@ def test_bad_images_are_named(embedder):
     good = encode(np.zeros((112, 112, 3), np.uint8), format="PNG")
     with pytest.raises(DataError, match="image 2"):
         embedder([good, good, b"\xff\xd8 broken"])
+
+
+# --- thresholds, thin curves, sizes -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(scored_pairs, st.floats(0, 1))
+def test_operating_points_do_what_they_say(pairs, far):
+    scores, is_same = np.array([score / 13 for score, _ in pairs]), np.array([same for _, same in pairs])
+    point = operating_points(scores, is_same, (far,))[far]
+    accepted = scores > point["threshold"]["cosine"]
+    assert accepted[is_same].mean() == point["tar"] and accepted[~is_same].mean() == point["far"]
+    assert point["tar"] == tar_at_far(scores, is_same, (far,))[far]
+
+
+def test_three_units_and_too_few():
+    assert in_three_units(0.5) == pytest.approx({"cosine": 0.5, "degrees": 60, "squared_l2": 1})
+    assert in_three_units(-1.0000001)["degrees"] == 180
+    assert too_few(10_000, 1e-3) == "" and "9,999 pairs" in too_few(9_999, 1e-3) and "10,000" in too_few(9_999, 1e-3)
+
+
+def test_a_thin_curve_keeps_points_of_the_curve_evenly_over_log_far():
+    dice = np.random.default_rng(0)
+    is_same = dice.random(50_000) < 0.3
+    fpr, tpr, _ = roc(dice.normal(size=50_000) + is_same, is_same)
+    thin_fpr, thin_tpr = thin(fpr, tpr, 300)
+    assert 200 < len(thin_fpr) <= 300 and thin_fpr[-1] == thin_tpr[-1] == 1 and thin_fpr[0] == thin_tpr[0] == 0
+    known = dict(zip(fpr.tolist(), tpr.tolist(), strict=True))  # of one FPR the last, with the highest TPR
+    assert all(known[x] == y for x, y in zip(thin_fpr.tolist()[1:], thin_tpr.tolist()[1:], strict=True))
+    steps = np.diff(np.log10(thin_fpr[thin_fpr > 1e-3]))
+    assert steps.max() < 0.05
+    assert thin(fpr[:10], tpr[:10])[0].tolist() == fpr[:10].tolist()  # few points stay as they are
+
+
+def test_images_of_another_size_are_named():
+    good = encode(np.zeros((112, 112, 3), np.uint8), format="PNG")
+    check_sizes([good, good], "lfw")
+    with pytest.raises(DataError, match="lfw, image 1 has 96x112 pixels"):
+        check_sizes([good, encode(np.zeros((112, 96, 3), np.uint8), format="PNG")], "lfw")
+    with pytest.raises(DataError, match="lfw, image 0 is not an image"):
+        check_sizes([b"\xff\xd8 broken", good], "lfw")

@@ -1,0 +1,63 @@
+"""Where what is judged comes from: a run's folder or a file of weights, pairs beside its data or named, photographs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from arcface_edu.data.bins import read_pairs
+from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.folder import held_out_pairs
+from arcface_edu.errors import DataError
+from arcface_edu.evaluation.verification import embed
+
+
+def find_weights(subject):
+    """(file of weights, config of the run or {}, folder for results) of a run's folder or a file."""
+    if subject.is_file():
+        return subject, {}, Path("evaluation") / subject.stem
+    weights, config = subject / "model.pt", subject / "config.json"
+    if not weights.is_file():
+        what = "holds no model.pt: let the run finish" if subject.is_dir() else "does not exist"
+        raise DataError(f"{subject} {what}; name a run's folder, or a file of weights (.pt, .pth).")
+    try:
+        return weights, json.loads(config.read_text()) if config.is_file() else {}, subject / "evaluation"
+    except ValueError as error:
+        raise DataError(f"{config} is not JSON ({error}): restore it, or name {weights} itself.") from None
+
+
+def find_data(subject, config):
+    """The folder of a run's training data, seen from where the run may have been started; None if it is gone."""
+    places = [base / config["rec"] for base in (Path(), *subject.resolve().parents)] if config.get("rec") else []
+    return next((place for place in places if place.is_dir()), None)
+
+
+def pair_sets(named, data, config):
+    """Yield (name, 2N encoded images, is_same (N,)) of the files and folders named, else of those beside a run's data.
+
+    raises: DataError (a folder without pairs, two files of one name).
+    """
+    places = named or ([data] if data else [])
+    files = [file for place in places for file in (sorted(place.glob("*.bin")) if place.is_dir() else [place])]
+    names = [file.stem for file in files]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"two files of pairs are called {min(twice)}: rename one, their results would be mixed up.")
+    if named and not files:
+        raise DataError(f"there are no .bin files of pairs in {', '.join(map(str, named))}: name others with --pairs.")
+    yield from ((file.stem, *read_pairs(file)) for file in files)
+    if not files and data and config.get("hold_out"):
+        yield "held_out", *held_out_pairs(data, config["hold_out"], config.get("draw_pairs"), config.get("seed", 0))
+
+
+def embed_people(model, gallery, probes, batch_size):
+    """Embeddings and labels of two data sets, (G, D), (G,), (P, D), (P,); people are the same when named alike."""
+    arrays, number = [], {}
+    for place in (gallery, probes):
+        faces = open_faces(place)
+        labels = [faces.encoded(i)[:2] for i in range(len(faces))]
+        names = faces.names or [str(label) for label in range(faces.num_classes)]
+        arrays.append(
+            embed(model, [image for image, _ in labels], batch_size=batch_size, progress=f"embedding {place}")
+        )
+        arrays.append(np.array([number.setdefault(names[label], len(number)) for _, label in labels]))
+    return arrays
