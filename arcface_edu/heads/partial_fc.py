@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from arcface_edu.errors import ConfigError
@@ -62,39 +61,31 @@ class PartialFC(MarginSoftmax):
         for rank, part in enumerate(labels.split(sizes)):
             check_labels(part, self.num_classes, owner=f" on rank {rank}" if self.world_size > 1 else "")
 
-        with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = GatherBatch.apply(embeddings.float(), sizes)  # (N, D)
-            columns = labels - self.first_class
-            images = ((columns >= 0) & (columns < len(self.weight))).nonzero().squeeze(1)  # (P,) whose centre is here
-            columns = columns[images]
-            centres = self.weight
-            if self.sample_rate < 1:
-                sampled = self.sample(columns)
-                centres = F.embedding(sampled, self.weight, sparse=True)  # a look-up that leaves a sparse gradient
-                columns = torch.searchsorted(sampled, columns)
-            # (N, classes used here), (P,), (P,)
-            logits, true_logit, true_cosine = self.logits(embeddings, centres, images, columns)
-
-            # Softmax over all classes, of which this rank knows some: log-sum-exp by the greatest and by the sum.
-            here = logits.logsumexp(1)  # (N,); -inf where a rank has no class at all
-            top = all_reduce(here.detach().clone(), dist.ReduceOp.MAX)
-            true = top.new_zeros(2, len(top)).index_copy(1, images, torch.stack([true_logit, true_cosine]))  # (2, N)
-            total, logit, cosine = SumOverRanks.apply(torch.stack([(here - top).exp(), *true]))  # (N,) each
-            self.target_cosine = cosine.detach().split(sizes)[self.rank]
-            return (top + total.log() - logit).mean()
+        embeddings = GatherBatch.apply(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), sizes)
+        own, rows = labels - self.first_class, None  # (N,), each image's row of `weight`
+        own = torch.where((own >= 0) & (own < len(self.weight)), own, -1)  # or -1 where another rank holds its class
+        if self.sample_rate < 1:
+            rows = self.sample(own[own >= 0])
+            own = torch.where(own >= 0, torch.searchsorted(rows, own), -1)
+        losses = self.losses(embeddings, own, rows, self.world_size)
+        self.target_cosine = self.target_cosine.split(sizes)[self.rank]
+        return losses.mean()
 
     def sample(self, positives):
-        """Rows of `weight` for one step, sorted: `positives`, (P,) with repeats, and others up to the share asked for.
+        """Rows of `weight` for one step, (R,) sorted: `positives`, (P,) with repeats, and others up to the share.
 
-        Drawn anew from (seed, rank, number of the draw), so that a resumed run needs to know one integer.
+        Drawn anew from (seed, rank, number of the draw), so that a resumed run needs to know one integer. The others
+        are numbered without the positives and drawn by number: the cost follows R, and every set is equally likely.
         """
-        entropy = np.random.SeedSequence([self.seed, self.rank, self.samples_drawn])
+        random = np.random.default_rng([self.seed, self.rank, self.samples_drawn])
         self.samples_drawn += 1
-        generator = torch.Generator(self.weight.device).manual_seed(int(entropy.generate_state(1)[0]))
-        lot = torch.rand(len(self.weight), generator=generator, device=self.weight.device)
-        lot[positives] = 2  # above all others
-        count = max(len(positives.unique()), round(self.sample_rate * len(lot)))
-        return lot.topk(count, sorted=False).indices.sort().values
+        positives = positives.unique()
+        free = len(self.weight) - len(positives)
+        wanted = max(0, round(self.sample_rate * len(self.weight)) - len(positives))
+        others = torch.from_numpy(random.choice(free, wanted, replace=False, shuffle=False)).to(self.weight.device)
+        before = positives - torch.arange(len(positives), device=positives.device)  # others numbered below a positive
+        others += torch.searchsorted(before, others, right=True)
+        return torch.cat([positives, others]).sort().values
 
     def classes_per_step(self):
         return max(1, round(self.sample_rate * self.num_classes))
@@ -176,18 +167,6 @@ class GatherBatch(torch.autograd.Function):
         own = torch.empty_like(padded[0])
         dist.reduce_scatter_tensor(own, padded.flatten(0, 1))
         return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None
-
-
-class SumOverRanks(torch.autograd.Function):
-    """Sum of a tensor over ranks. Every rank computes the same loss from it, so a part's gradient is the sum's."""
-
-    @staticmethod
-    def forward(ctx, part):
-        return all_reduce(part.clone(), dist.ReduceOp.SUM)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad
 
 
 def all_reduce(tensor, operation):

@@ -1,5 +1,6 @@
 """Classification heads in one process: class centres, and the loss of embeddings against them."""
 
+import functools
 import math
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.heads.chunked import TrueAndOthers
 from arcface_edu.heads.margins import target_logit
 
 
@@ -21,6 +23,7 @@ class MarginSoftmax(nn.Module):
     gradient: "straight-through" or "exact", see `margins.target_logit`.
     interclass_filtering_threshold: above 0, a cosine to another class that exceeds it counts as 0 (90 degrees): so
         near a stranger is more likely a wrong label (Partial FC, arXiv 2203.15565).
+    chunk_size: how many classes are compared at a time, see `chunked`; None takes what fits the cache.
     """
 
     def __init__(
@@ -32,17 +35,22 @@ class MarginSoftmax(nn.Module):
         scale=64.0,
         gradient="straight-through",
         interclass_filtering_threshold=0.0,
+        chunk_size=None,
     ):
         super().__init__()
         if gradient not in ("straight-through", "exact"):
             raise ConfigError(f'gradient is {gradient!r}; it may be "straight-through" or "exact".')
         if len(margin) != 3 or margin[0] <= 0 or not 0 <= margin[1] < math.pi:
             raise ConfigError(f"margin is {margin!r}; it holds (m1, m2, m3) with m1 > 0 and 0 <= m2 < pi.")
+        if chunk_size is not None and chunk_size < 1:
+            raise ConfigError(f"chunk_size is {chunk_size!r}; it counts classes, 1 or more, or is None.")
         self.margin = tuple(map(float, margin))
         self.num_classes = num_classes
         self.scale = scale
         self.gradient = gradient
         self.interclass_filtering_threshold = interclass_filtering_threshold
+        self.chunk_size = chunk_size
+        self.update = None  # see `step_in_backward`
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         nn.init.normal_(self.weight, 0, 0.01)
         self.target_cosine = None  # (B,) of the last forward pass, without margin: what the log calls the target angle
@@ -50,25 +58,32 @@ class MarginSoftmax(nn.Module):
     def forward(self, embeddings, labels):
         """Mean loss of a batch.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast."""
         check_labels(labels, self.num_classes)
+        return self.losses(embeddings, labels).mean()
+
+    def losses(self, embeddings, own, rows=None, world_size=1):
+        """Loss of each image, (N,), from embeddings (N, D); own, rows, world_size as in `chunked.TrueAndOthers`."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            images = torch.arange(len(labels), device=labels.device)
-            logits, _, self.target_cosine = self.logits(embeddings, self.weight, images, labels)
-            return F.cross_entropy(logits, labels)
+            # In bf16 the gradient of an embedding would be off by half a percent to two (measured): fp32 at least.
+            dtype = torch.promote_types(torch.promote_types(embeddings.dtype, self.weight.dtype), torch.float32)
+            radius = self.scale / math.log(2)  # on a sphere of this radius, inner products with unit vectors are bits
+            points = radius * F.normalize(embeddings.to(dtype))
+            threshold = radius * self.interclass_filtering_threshold or None
+            true, others = TrueAndOthers.apply(
+                points, self.weight.to(dtype), own, rows, threshold, self.chunk_size, self.update, world_size
+            )
+            cosine = true / radius
+            self.target_cosine = cosine.detach()
+            marked = self.scale * target_logit(cosine, self.margin, self.gradient)
+            return -F.logsigmoid(marked - math.log(2) * others)  # -log(e^marked / (e^marked + e^others))
 
-    def logits(self, embeddings, centres, rows, columns):
-        """s * cosine of each embedding with each centre, and the margin on the true pairs.
+    def step_in_backward(self, optimizer):
+        """From now on a backward pass steps the centres too, chunk by chunk, as `optimizer` would do it after the pass.
 
-        embeddings: (B, D).  centres: (C, D).  rows, columns: (P,) such that centres[columns] are the true ones of
-        embeddings[rows].  returns: (B, C) logits, float32; of the true pairs (P,) logits, and (P,) cosines without
-        margin, detached.
+        optimizer: a `training.row_optim` that holds `weight`. `weight.grad` stays None: the gradient of all centres is
+        never in memory, nor is a pass over them needed besides. So it excludes several backward passes a step, and
+        whatever looks at that gradient first: clipping, a loss scaler. An optimizer's rate must be set before the pass.
         """
-        # In bf16 the gradient of an embedding would be off by half a percent to two (measured), so the head is fp32.
-        cosine = F.normalize(embeddings.float()) @ F.normalize(centres.float()).T  # (B, C)
-        true = cosine[rows, columns]
-        if self.interclass_filtering_threshold > 0:
-            cosine = cosine.masked_fill(cosine > self.interclass_filtering_threshold, 0)
-        marked = target_logit(true, self.margin, self.gradient)
-        return self.scale * cosine.index_put((rows, columns), marked), self.scale * marked, true.detach()
+        self.update = functools.partial(optimizer.step_rows, self.weight)
 
     def expected_first_loss(self):
         """Mean loss of random embeddings against random centres: a check that a run starts as it should.

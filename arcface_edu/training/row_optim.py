@@ -7,6 +7,8 @@ A dense gradient means all rows; then these are torch.optim.SGD and AdamW.
 
 import torch
 
+BLOCK = 2048  # rows at a time: 4 MB of 512 numbers each, so that what a step needs besides is small and in the cache
+
 
 class RowOptimizer(torch.optim.Optimizer):
     """Walks over parameters; `update_rows` of a subclass says what a step does to the rows in a gradient.
@@ -18,20 +20,25 @@ class RowOptimizer(torch.optim.Optimizer):
     def step(self):
         for group in self.param_groups:
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                rows, gradient = slice(None), weight.grad
-                if gradient.is_sparse:
-                    rows, gradient = rows_of(gradient)
-                weight[rows] = self.update_rows(weight[rows], gradient, rows, self.state[weight], weight, group)
+                if weight.grad is not None:
+                    for rows, gradient in blocks_of(weight.grad):
+                        self.step_rows(weight, rows, gradient)
+
+    def step_rows(self, weight, rows, gradient):
+        """weight: (C, D), of which `rows`, (R,) long or a slice, take a step along gradient, (R, D)."""
+        group = next(group for group in self.param_groups if any(weight is param for param in group["params"]))
+        weight[rows] = self.update_rows(weight[rows], gradient, rows, self.state[weight], weight, group)
 
 
-def rows_of(gradient):
-    """The rows that a sparse (C, D) gradient holds, (R,) each once, and their values, (R, D)."""
-    rows = gradient._indices()[0]
-    if not (rows.diff() > 0).all():  # several micro-batches; else spare the sort and sum that coalesce does regardless
-        gradient = gradient.coalesce()
-    return gradient._indices()[0], gradient._values()
+def blocks_of(gradient):
+    """The rows that a (C, D) gradient holds and their values, (R,) or a slice and (R, D), in blocks; at least one."""
+    if gradient.is_sparse:
+        rows = gradient._indices()[0]
+        if not (rows.diff() > 0).all():  # several micro-batches; else spare coalesce its sort and sum
+            gradient = gradient.coalesce()
+        return zip(gradient._indices()[0].split(BLOCK), gradient._values().split(BLOCK), strict=True)
+    begins = range(0, len(gradient), BLOCK) or [0]
+    return ((slice(begin, begin + BLOCK), gradient[begin : begin + BLOCK]) for begin in begins)
 
 
 class RowSGD(RowOptimizer):
@@ -64,7 +71,8 @@ class RowAdamW(RowOptimizer):
     def update_rows(self, weight, gradient, rows, state, table, group):
         """weight, gradient: (R, D).  returns: (R, D), the new rows."""
         if not state:
-            state.update(row_steps=torch.zeros_like(table[:, :1]))  # "step" would stay behind on the CPU at a resume
+            one_each = (len(table), *[1] * (table.ndim - 1))  # the backbone's biases are tables of one number a row
+            state.update(row_steps=table.new_zeros(one_each))  # "step" would stay behind on the CPU at a resume
             state.update(exp_avg=torch.zeros_like(table), exp_avg_sq=torch.zeros_like(table))
         beta1, beta2 = group["betas"]
         step, mean, square = state["row_steps"][rows] + 1, state["exp_avg"][rows], state["exp_avg_sq"][rows]

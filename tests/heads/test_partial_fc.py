@@ -23,7 +23,11 @@ CASES = {
     "one class, and a rank without images": (1, (2, 0, 1, 1), {}),
     "exact gradient": (10, (3, 1, 2, 5), dict(margin=(1.1, 0.3, 0.1), gradient="exact")),
     "filtering": (10, (3, 1, 2, 5), dict(interclass_filtering_threshold=0.2)),
+    "one class a chunk": (10, (3, 1, 2, 5), dict(chunk_size=1)),
+    "an uneven last chunk, filtered": (10, (3, 1, 2, 5), dict(chunk_size=4, interclass_filtering_threshold=0.2)),
+    "chunks, and ranks without a class": (5, (1, 2, 1, 1), dict(chunk_size=1, gradient="exact")),
     "sampled": (23, (3, 1, 2, 5), dict(sample_rate=0.4)),
+    "sampled in chunks": (23, (3, 1, 2, 5), dict(sample_rate=0.4, chunk_size=3)),
     "sampled, more people than the share": (9, (4, 4, 4, 4), dict(sample_rate=0.1)),
     "sampled, exact and filtered": (
         23,

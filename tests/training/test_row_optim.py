@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from arcface_edu.training.row_optim import RowAdamW, RowSGD
+from arcface_edu.training.row_optim import BLOCK, RowAdamW, RowSGD
 
 PAIRS = [
     (RowSGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=5e-4)),
@@ -60,6 +60,20 @@ def test_rows_outside_the_gradient_do_not_move_and_those_inside_live_on_their_ow
     for state in row_wise.state[a].values():
         assert len(state) == len(a)  # dense: one row per class
         assert not state[untouched].any()
+
+
+@pytest.mark.parametrize(("mine", "torchs", "options"), PAIRS)
+@pytest.mark.parametrize("shape", [(5,), (3, 2, 2, 2), (2 * BLOCK + 1, 3), (BLOCK, 1)])
+def test_equals_torch_for_tables_of_any_shape_and_number_of_blocks(mine, torchs, options, shape):
+    """The same optimizer steps the backbone, down to its biases."""
+    a, b = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    row_wise, plain = mine([a], **options), torchs([b], **options)
+    for seed in range(3):
+        a.grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        b.grad = a.grad.clone()
+        row_wise.step()
+        plain.step()
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_a_row_left_twice_by_two_micro_batches_counts_as_their_sum():
