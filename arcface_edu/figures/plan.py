@@ -1,0 +1,70 @@
+"""A plan as a picture: what fills a GPU's memory, and what a step's time goes to."""
+
+from arcface_edu.figures.style import (
+    COMMUNICATION,
+    COMPUTE,
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    SMALL_SIZE,
+    WAITING,
+    canvas,
+    dress,
+    shades,
+)
+
+
+def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
+    """Memory by kind as a stacked bar against the card's limit, and the parts of a step's time.
+
+    memory: dict kind -> GiB.   limit: GiB.   times: dict part -> milliseconds; a part named "messages: ..." is
+    communication.   name: of the GPU.   overlapped: milliseconds of messages that travel while the GPU computes.
+    returns: Figure.
+    """
+    figure, ax = canvas(size=(8.4, 5.2))
+    ax.remove()
+    upper, lower = figure.subplots(2, 1)
+    total = sum(memory.values())
+    kinds = {kind: size for kind, size in memory.items() if size >= 0.002 * total}
+    colors = [*shades(COMPUTE, max(1, len(kinds) - 2))[::-1], WAITING, FAINT][: len(kinds)]
+    stack(upper, kinds, colors, "{:.1f}")
+    upper.axvline(limit, color=INK, linewidth=1.6, linestyle="--")
+    side = dict(ha="right", x=limit - 0.008 * max(limit, total)) if limit > 0.6 * total else dict(ha="left", x=limit)
+    upper.text(y=0.62, s=f"{limit:.1f} GiB: {name}", fontsize=SMALL_SIZE, color=INK, **side)
+    upper.set_xlim(0, 1.02 * max(limit, total))
+    verdict = (
+        f"fits, with {limit - total:.1f} GiB to spare" if total <= limit else f"is {total - limit:.1f} GiB too much"
+    )
+    largest = max(kinds, key=kinds.get)
+    dress(upper, f"{total:.1f} GiB {verdict}; most of it are {largest}", x="GiB of one GPU's memory", key=True)
+
+    own = {part: time for part, time in times.items() if not part.startswith("messages")}
+    colors = dict(zip(own, shades(COMPUTE, len(own))[::-1], strict=True))
+    stack(lower, times, [colors.get(part, COMMUNICATION) for part in times], "{:.0f}")
+    step = sum(times.values())
+    lower.set_xlim(0, 1.02 * max(step, 1e-9))
+    waiting = sum(time for part, time in times.items() if part not in own)
+    behind = f"; {overlapped:.1f} ms more travel behind the backward pass" if overlapped else ""
+    dress(
+        lower, f"Of a step's {step:.0f} ms, {waiting / step:.0%} wait for messages{behind}", x="ms of a step", key=True
+    )
+    for ax in (upper, lower):
+        ax.set_yticks([])
+        ax.set_ylim(-0.55, 0.9 if ax is upper else 0.55)
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="y", visible=False)
+    return figure
+
+
+def stack(ax, parts, colors, form):
+    """One bar of many parts; a part wide enough carries its size."""
+    left, total = 0.0, sum(parts.values())
+    for (name, size), color in zip(parts.items(), colors, strict=True):
+        ax.barh(0, size, left=left, height=0.8, color=color, edgecolor="white", linewidth=0.8, label=name)
+        if size > 0.06 * total:
+            dark = sum(ax.patches[-1].get_facecolor()[:3]) < 1.5
+            ax.text(
+                left + size / 2, 0, form.format(size), ha="center", va="center", fontsize=LABEL_SIZE,
+                color="white" if dark else INK,
+            )  # fmt: skip
+        left += size
