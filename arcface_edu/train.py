@@ -4,7 +4,7 @@
     python -m arcface_edu.train rec=my_photos/               your own data: a folder per person, or RecordIO
     python -m arcface_edu.train my_config.py batch_size=64   a config of your own; any key can be set behind it
     python -m arcface_edu.train resume=True                  go on where a stopped run was
-    python -m arcface_edu.train CONFIG dry_run=True          no data, no training: build, step and save it on fake tensors
+    python -m arcface_edu.train CONFIG dry_run=True          needs no data: build, step and save it on fake tensors
     torchrun --nproc_per_node=8 -m arcface_edu.train ...     the same on many processes, one for each GPU
 
 Every key is explained in arcface_edu/configs/base.py. A run lives in its `output` folder (runs/<config>): config.json,

@@ -7,12 +7,12 @@ place of ours ("their head"); ours is planned beside it. Nothing is run on a GPU
 """
 
 import argparse
-import math
 from unittest import mock
 
 import torch
 import torch.distributed as dist
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from arcface_edu.config import load_config
 from arcface_edu.heads import PartialFC, Softmax
@@ -21,7 +21,7 @@ from arcface_edu.planning.gpus import GPUS, memory_on, time_on
 from arcface_edu.planning.measure import complete, measure
 from arcface_edu.training import learner
 
-MIB, GIB = 2**20, 2**30
+MIB = 2**20
 
 # GPU, way, network, classes, sample rate, images of 8 GPUs, images/s, MiB of one GPU, where it was published
 BY_CLASSES = "REFERENCE.md 4: Partial FC, 8 x V100, r50"
@@ -137,38 +137,30 @@ def predict(way, network, classes, rate, images, theirs):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="only rows of this GPU")
-    only = parser.parse_args().only
-    measured = {}
-    print(
-        "| GPU | way | network | ids | images a step | MiB published | MiB predicted | error | MiB with our head |",
-        end="",
-    )
-    print(" images/s published | predicted | error | with our head | source |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
-    errors = {"memory": [], "speed": []}
-    for name, way, network, classes, rate, images, speed, memory, source in PUBLISHED:
-        if only and name != only:
-            continue
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    measured, memory_rows, speed_rows = {}, [], []
+    for name, way, network, classes, rate, images, speed, memory, source in tqdm(PUBLISHED):
         key, gpu = (way, network, classes, rate, images), GPUS[name]
         if key not in measured:
             measured[key] = [predict(*key, theirs) for theirs in (True, False)]
-        theirs, ours = measured[key]
-        held = [sum(memory_on(one).values()) / MIB for one in (theirs, ours)]
-        rates = [images / time_on(one, gpu).step for one in (theirs, ours)]
-        cells = [f"8 x {name}", way, network, f"{classes:,}", f"{images:,}"]
-        for published, (predicted, with_ours), kind in ((memory, held, "memory"), (speed, rates, "speed")):
-            error = predicted / published - 1 if published else math.nan
-            errors[kind] += [abs(error)] if published else []
-            cells += [f"{published:,.0f}" if published else "-", f"{predicted:,.0f}"]
-            cells += [f"{error:+.0%}" if published else "-", f"{with_ours:,.0f}"]
-        print("|", " | ".join([*cells, source]), "|", flush=True)
-    for kind, found in errors.items():
-        if found:
-            print(
-                f"\n{kind}: median error {sorted(found)[len(found) // 2]:.0%}, largest {max(found):.0%}, {len(found)} rows"
-            )
+        what = [f"8 x {name}", way, network, f"{classes:,}", f"{images:,}"]
+        held = [sum(memory_on(one).values()) / MIB for one in measured[key]]
+        rates = [images / time_on(one, gpu).step for one in measured[key]]
+        for published, (theirs, ours), rows in ((memory, held, memory_rows), (speed, rates, speed_rows)):
+            if published:
+                error = theirs / published - 1
+                rows.append(
+                    (error, [*what, f"{published:,.0f}", f"{theirs:,.0f}", f"{error:+.0%}", f"{ours:,.0f}", source])
+                )
+    for unit, rows in (("MiB of one GPU", memory_rows), ("images/s", speed_rows)):
+        print("\n| GPUs | way | network | ids | images a step", end=" ")
+        print(f"| {unit}, published | predicted | error | with our head | source |")
+        print("|" + "---|" * 10)
+        for _, cells in rows:
+            print("|", " | ".join(cells), "|")
+        errors = sorted(abs(error) for error, _ in rows)
+        middle, largest = errors[len(errors) // 2], errors[-1]
+        print(f"\nHalf of the {len(errors)} errors are within {middle:.0%}, the largest is {largest:.0%}.")
 
 
 if __name__ == "__main__":

@@ -32,11 +32,10 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
     side = dict(ha="right", x=limit - 0.008 * max(limit, total)) if limit > 0.6 * total else dict(ha="left", x=limit)
     upper.text(y=0.62, s=f"{limit:.1f} GiB: {name}", fontsize=SMALL_SIZE, color=INK, **side)
     upper.set_xlim(0, 1.02 * max(limit, total))
-    verdict = (
-        f"fits, with {limit - total:.1f} GiB to spare" if total <= limit else f"is {total - limit:.1f} GiB too much"
-    )
-    largest = max(kinds, key=kinds.get)
-    dress(upper, f"{total:.1f} GiB {verdict}; most of it are {largest}", x="GiB of one GPU's memory", key=True)
+    verdict = f"fit, {limit - total:.1f} to spare" if total <= limit else f"are {total - limit:.1f} too many"
+    most = max(kinds, key=kinds.get)
+    title = f"{total:.1f} GiB {verdict}; the most, {kinds[most] / total:.0%}, goes to {most}"
+    dress(upper, title, x="GiB of one GPU's memory", key=True)
 
     own = {part: time for part, time in times.items() if not part.startswith("messages")}
     colors = dict(zip(own, shades(COMPUTE, len(own))[::-1], strict=True))
@@ -44,10 +43,9 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
     step = sum(times.values())
     lower.set_xlim(0, 1.02 * max(step, 1e-9))
     waiting = sum(time for part, time in times.items() if part not in own)
-    behind = f"; {overlapped:.1f} ms more travel behind the backward pass" if overlapped else ""
-    dress(
-        lower, f"Of a step's {step:.0f} ms, {waiting / step:.0%} wait for messages{behind}", x="ms of a step", key=True
-    )
+    title = f"{waiting / step:.0%} of a step waits for messages"
+    title += f", {overlapped:.0f} ms more travel unnoticed" if overlapped >= 1 else ""
+    dress(lower, title, x="ms of a step", key=True)
     for ax in (upper, lower):
         ax.set_yticks([])
         ax.set_ylim(-0.55, 0.9 if ax is upper else 0.55)

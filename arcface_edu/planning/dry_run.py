@@ -61,15 +61,15 @@ def dry_run(config):
 
 
 def parts_of(model):
-    """(name, module) of the network's parts; of a list of blocks the last, since the list itself may never be called."""
+    """(name, module) of the network's parts; of a list of blocks the last: the list itself may never be called."""
     for name, part in [*model.named_children(), ("embeddings", model)]:
         yield name, part[-1] if isinstance(part, (nn.Sequential, nn.ModuleList)) else part
 
 
 def checkpoint_lines(learner, gpus):
     """What a checkpoint would hold, part by part: the trainer's own state, made but not written."""
-    from torch._subclasses.fake_tensor import unset_fake_temporarily
-    from torch.distributed import tensor as dtensor  # slow imports
+    from torch._subclasses.fake_tensor import unset_fake_temporarily  # slow imports
+    from torch.distributed import tensor as dtensor
 
     def mesh(*args, init_device_mesh=dtensor.init_device_mesh):
         with unset_fake_temporarily():  # it reads its own table of ranks
@@ -88,9 +88,7 @@ def checkpoint_lines(learner, gpus):
     for part, some in [*parts.items(), ("in all", list(tensors.values()))]:
         whole = sum(map(nbytes, some))
         own = sum(nbytes(tensor.to_local() if hasattr(tensor, "to_local") else tensor) for tensor in some)
-        lines.append(
-            f"  {part:<22} {len(some):4} tensors, {whole / 1e6:10.2f} MB, of which one rank has {own / 1e6:.2f}"
-        )
+        lines.append(f"  {part:<22} {len(some):4} tensors, {whole / 1e6:10.2f} MB, {own / 1e6:.2f} on one rank")
     return lines
 
 

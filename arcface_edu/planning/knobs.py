@@ -73,4 +73,4 @@ def partial_fc_pays_from(config, measured, gpu):
     rest = time_on(measured, gpu).step - micro_batches * config.num_classes * (
         each if config.sample_rate == 1 else each - saved
     )
-    return None if saved <= PAYS * each else round(PAYS * rest / micro_batches / (saved - PAYS * each))
+    return None if saved <= PAYS * each else round(PAYS * max(0.0, rest) / micro_batches / (saved - PAYS * each))

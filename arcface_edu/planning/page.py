@@ -58,7 +58,8 @@ def memory_lines(measured, gpu):
     yield "memory of one GPU at the step's peak, GiB"
     for kind, size in held.items():
         yield f"  {kind:<18} {size / GIB:7.2f}   {WHAT_IT_IS[kind]}"
-    yield f"  {'in all':<18} {sum(held.values()) / GIB:7.2f}   of {gpu.memory:g}; tensors alone {measured.peak / GIB:.2f}"
+    total = sum(held.values()) / GIB
+    yield f"  {'in all':<18} {total:7.2f}   of {gpu.memory:g}; the tensors alone {measured.peak / GIB:.2f}"
 
 
 def message_lines(measured):
@@ -89,15 +90,16 @@ def time_lines(measured, times, gpu):
     ):
         yield f"  {name:<18} {1e3 * seconds:7.1f}   {note}".rstrip()
     peak = gpu.single if measured.dtype == torch.float32 else gpu.half
+    yield "assumed (docs/plan.md holds it against published runs)"
     yield (
-        f"  assumed: what binds an operation, {peak:g} TFLOP/s ({gpu.single:g} in fp32) or {gpu.bandwidth:,} GB/s, at "
-        f"{assumed.NETWORK_SHARE:.0%} in the network, {assumed.HEAD_SHARE:.0%} in head and update;"
+        f"  an operation takes what binds it, {peak:g} TFLOP/s ({gpu.single:g} in fp32) or {gpu.bandwidth:,} GB/s, at "
+        f"{assumed.NETWORK_SHARE:.0%} in the network, {assumed.HEAD_SHARE:.0%} in head and update"
     )
-    between = f", {assumed.BETWEEN_MACHINES:g} GB/s between machines of {assumed.MACHINE} GPUs"
-    yield (
-        f"  {assumed.LINK_SHARE:.0%} of {gpu.link:g} GB/s between GPUs{between if measured.gpus > assumed.MACHINE else ''};"
-        f" a loader that keeps up. docs/plan.md holds this against published runs."
-    )
+    if measured.gpus > 1:
+        yield f"  messages travel at {assumed.LINK_SHARE:.0%} of {gpu.link:g} GB/s from GPU to GPU"
+    if measured.gpus > assumed.MACHINE:
+        yield f"  and at {assumed.BETWEEN_MACHINES:g} GB/s from machine to machine, {assumed.MACHINE} GPUs in each"
+    yield "  the loader keeps up"
 
 
 def advice_lines(tries, pays_from, config):
@@ -105,9 +107,7 @@ def advice_lines(tries, pays_from, config):
     if tries:
         yield "what would make it fit (each tried on fake tensors)"
         for words, spare, rate in tries:
-            outcome = (
-                f"fits, {spare / GIB:.1f} GiB to spare" if spare >= 0 else f"still {-spare / GIB:.1f} GiB too much"
-            )
+            outcome = f"fits, {spare / GIB:.1f} GiB to spare" if spare >= 0 else f"still {-spare / GIB:.1f} GiB short"
             yield f"  {words:<44} {outcome}, {rate:,.0f} images/s"
     if pays_from is not None:
         here = "it would here" if config.num_classes >= pays_from else "not yet here"

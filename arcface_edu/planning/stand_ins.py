@@ -59,7 +59,9 @@ def stand_ins(gpus):
         block = row_optim.BLOCK
         if not gradient.is_sparse:
             return ((slice(at, at + block), gradient[at : at + block]) for at in range(0, len(gradient), block))
-        rows, values = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*sparse_gradients))
+        rows, values = (
+            torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*sparse_gradients, strict=True)
+        )
         sparse_gradients.clear()
         return zip(rows.split(block), values.split(block), strict=True)
 
