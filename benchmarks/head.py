@@ -4,7 +4,7 @@
 
 Way A goes through the steps of InsightFace's head: every centre normalised, the logits of all classes in one matrix,
 clamped, the margin by arccos and cos of that matrix outside autograd, cross-entropy, then torch.optim.SGD. Way B is
-arcface_edu's, with the same optimizer; way C is B with the optimizer's step inside the backward pass
+arcface_edu's, with its optimizer by rows; way C is B with the optimizer's step inside the backward pass
 (`step_in_backward`). They alternate in one process, and the medians are compared. Memory is measured in a fresh process
 for each way: the peak of a step beyond weights, momentum and gradient. The errors are those of the gradients for
 embeddings and centres against float64, over the first 10,000 classes, as a share of the gradient's length.
@@ -54,7 +54,7 @@ def build(ways, classes):
     for way in ways:
         head = AllAtOnce(weight) if way == "A" else MarginSoftmax(DIMENSION, 1)
         head.weight, head.num_classes = weight, classes
-        optimizer = (RowSGD if way == "C" else torch.optim.SGD)([weight], **SGD)
+        optimizer = (torch.optim.SGD if way == "A" else RowSGD)([weight], **SGD)
         optimizer.state[weight]["momentum_buffer"] = momentum
         if way == "C":
             head.step_in_backward(optimizer)

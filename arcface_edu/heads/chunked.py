@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 # Bytes of one chunk's centres and logits: what fits the last cache, or keeps an accelerator busy between launches.
 CHUNK_BYTES = {"cpu": 8 << 20}
 CHUNK_BYTES_OF_ACCELERATORS = 64 << 20
-KEPT_BYTES = 64 << 20  # logits kept from forward to backward; what exceeds them is computed twice
+KEPT_BYTES = 48 << 20  # logits kept from forward to backward; what exceeds them is computed twice
 SMALLEST_NORM = 1e-12  # of a centre, as in F.normalize
 
 

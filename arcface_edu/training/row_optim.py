@@ -53,8 +53,8 @@ class RowSGD(RowOptimizer):
         if group["momentum"]:
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(table)
-            momentum = state["momentum_buffer"]
-            momentum[rows] = step = momentum[rows].mul(group["momentum"]).add(step)
+            step = state["momentum_buffer"][rows].mul_(group["momentum"]).add_(step)
+            state["momentum_buffer"][rows] = step  # of a slice it is there already
         return weight.add(step, alpha=-group["lr"])
 
 

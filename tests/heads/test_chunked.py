@@ -40,10 +40,10 @@ def step(head, embeddings, labels):
 
 
 def close(actual, expected, error):
-    """Every tensor within `error` of the other, as a share of its length."""
+    """Every tensor within `error` of the other, as a share of its length; below 1e-37 fp32 runs out of digits."""
     for mine, other in zip(actual, expected, strict=True):
         assert mine.shape == other.shape
-        assert (mine.double() - other).norm() <= error * other.norm() + 1e-300
+        assert (mine.double() - other).norm() <= error * other.norm() + 1e-37
 
 
 @pytest.mark.parametrize("options", MARGIN_OPTIONS)
@@ -110,11 +110,7 @@ def test_rows_whose_best_logit_is_far_from_the_scale_stay_exact(side, own_side):
     cosine = F.cosine_similarity(image, head.weight)
     assert cosine[3] * own_side > 0.8
     assert (cosine.index_fill(0, label, side) * side > 0.8).all()
-    loss, *gradients = step(head, image, label)
-    expected, *expected_gradients = plain_step(image, label, head.weight)
-    close([loss], [expected], 1e-5)
-    if expected > 1e-30:  # of exp(-100) the gradient has no digits left in fp32
-        close(gradients, expected_gradients, 1e-4)
+    close(step(head, image, label), plain_step(image, label, head.weight), 2e-5)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
