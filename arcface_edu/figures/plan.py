@@ -7,7 +7,6 @@ from arcface_edu.figures.style import (
     INK,
     LABEL_SIZE,
     SMALL_SIZE,
-    WAITING,
     canvas,
     dress,
     shades,
@@ -26,10 +25,14 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
     upper, lower = figure.subplots(2, 1)
     total = sum(memory.values())
     kinds = {kind: size for kind, size in memory.items() if size >= 0.002 * total}
-    colors = [*shades(COMPUTE, max(1, len(kinds) - 2))[::-1], WAITING, FAINT][: len(kinds)]
+    colors = [*shades(COMPUTE, max(1, len(kinds) - 2))[::-1], *shades(FAINT, 2)][: len(kinds)]
     stack(upper, kinds, colors, "{:.1f}")
     upper.axvline(limit, color=INK, linewidth=1.6, linestyle="--")
-    side = dict(ha="right", x=limit - 0.008 * max(limit, total)) if limit > 0.6 * total else dict(ha="left", x=limit)
+    side = (
+        dict(ha="right", x=limit - 0.008 * max(limit, total))
+        if limit > 0.6 * total
+        else dict(ha="left", x=limit + 0.008 * total)
+    )
     upper.text(y=0.62, s=f"{limit:.1f} GiB: {name}", fontsize=SMALL_SIZE, color=INK, **side)
     upper.set_xlim(0, 1.02 * max(limit, total))
     verdict = f"fit, {limit - total:.1f} to spare" if total <= limit else f"are {total - limit:.1f} too many"
@@ -44,7 +47,7 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
     lower.set_xlim(0, 1.02 * max(step, 1e-9))
     waiting = sum(time for part, time in times.items() if part not in own)
     title = f"{waiting / step:.0%} of a step waits for messages"
-    title += f", {overlapped:.0f} ms more travel unnoticed" if overlapped >= 1 else ""
+    title += f"; {overlapped:.0f} ms of them hide behind the backward pass" if overlapped >= 1 else ""
     dress(lower, title, x="ms of a step", key=True)
     for ax in (upper, lower):
         ax.set_yticks([])
@@ -60,7 +63,7 @@ def stack(ax, parts, colors, form):
     for (name, size), color in zip(parts.items(), colors, strict=True):
         ax.barh(0, size, left=left, height=0.8, color=color, edgecolor="white", linewidth=0.8, label=name)
         if size > 0.06 * total:
-            dark = sum(ax.patches[-1].get_facecolor()[:3]) < 1.5
+            dark = sum(ax.patches[-1].get_facecolor()[:3]) < 1.7
             ax.text(
                 left + size / 2, 0, form.format(size), ha="center", va="center", fontsize=LABEL_SIZE,
                 color="white" if dark else INK,

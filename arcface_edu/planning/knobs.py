@@ -2,6 +2,8 @@
 
 import copy
 
+from tqdm import tqdm
+
 from arcface_edu.planning.gpus import dtype_on, time_on, too_much
 from arcface_edu.planning.measure import measure
 
@@ -29,7 +31,8 @@ def what_would_fit(config, measured, gpu):
         tries.append(dict(gradient_checkpointing=True))
     if config.sample_rate > RATE and config.loss != "softmax":
         tries.append(dict(sample_rate=RATE))
-    found = [(keys, attempt(changed(config, **keys), measured, gpu)) for keys in tries]
+    trying = tqdm(tries, "trying what would fit", leave=False)
+    found = [(keys, attempt(changed(config, **keys), measured, gpu)) for keys in trying]
     if half >= 2:
         smaller = attempt(changed(config, batch_size=half), measured, gpu)
         each = (smaller[0] + too_much(measured, gpu)) / (config.batch_size - half)  # bytes an image

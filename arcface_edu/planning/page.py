@@ -72,10 +72,16 @@ def message_lines(measured):
         groups.setdefault((message.phase, message.collective), []).append(message)
     for (phase, collective), some in groups.items():
         whole, own = sum(one.size for one in some), sum(sent(one, measured.gpus) for one in some)
-        yield (
-            f"  {collective:<14} {phase:<14} {len(some):3} of {whole / 1e6:8.2f} MB together, "
-            f"each GPU sends {own / 1e6:8.2f} MB"
-        )
+        what = f"{collective:<14} {phase:<14} {len(some):3} of {readable(whole)} together"
+        yield f"  {what}, each GPU sends {readable(own)}"
+
+
+def readable(size):
+    """Bytes in the unit that suits them."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:7.2f} {name}"
+    return f"{size:7.0f} B "
 
 
 def time_lines(measured, times, gpu):

@@ -42,6 +42,9 @@ class Memory(MemTracker):
         super().__init__()
         self._ref_class = Kind
         self.head = type(learner.head).__name__
+        rows, dimension = learner.head.weight.shape
+        used = round(getattr(learner.head, "sample_rate", 1) * rows)
+        self.shapes_of_gradients = {(rows, dimension), (used, dimension)}
         self.track_external(learner.model, learner.head, *batch)
         for parameter in trained(learner):
             parameter.register_post_accumulate_grad_hook(lambda parameter: self.mark_gradient(parameter.grad))
@@ -63,6 +66,8 @@ class Memory(MemTracker):
 
     def _track(self, kind, tensor):
         if tensor.layout == torch.strided:  # a fake sparse tensor holds nothing; its rows are tracked for themselves
+            if self.in_head and kind == _MemRefType.TEMP and tuple(tensor.shape) in self.shapes_of_gradients:
+                kind = _MemRefType.GRAD  # the head fills it chunk by chunk
             works = kind in (_MemRefType.ACT, _MemRefType.TEMP)
             super()._track(Kind.LOGITS if works and self.in_head else KINDS[kind], tensor)
 
