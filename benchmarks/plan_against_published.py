@@ -23,11 +23,12 @@ from arcface_edu.training import learner
 
 MIB = 2**20
 
-# GPU, way, network, classes, sample rate, images of 8 GPUs, images/s, MiB of one GPU, where it was published
-BY_CLASSES = "REFERENCE.md 4: Partial FC, 8 x V100, r50"
-CALIBRATION = "insightface/benchmarks/train/nvidia_v100.md: one of the two that the shares are fitted to"
-V100, A100 = "insightface/benchmarks/train/nvidia_v100.md", "insightface/benchmarks/train/nvidia_a100.md"
-SPEED = "arcface_torch/docs/speed_benchmark.md"
+# GPU, way, network, classes, sample rate, images of 8 GPUs, images/s, MiB of one GPU, where it was published: pages of
+# github.com/deepinsight/insightface, nvidia_*.md in benchmarks/train, speed_benchmark.md in arcface_torch/docs.
+BY_CLASSES = "arcface_torch README, by class count"
+CALIBRATION = "nvidia_v100.md (calibration)"
+V100, A100 = "nvidia_v100.md", "nvidia_a100.md"
+SPEED = "speed_benchmark.md"
 PUBLISHED = [
     ("v100", "data", "r50", 125_000, 1.0, 1024, 4681, 7358, BY_CLASSES),
     ("v100", "data", "r50", 1_000_000, 1.0, 1024, 2090, 23708, BY_CLASSES),
@@ -40,8 +41,8 @@ PUBLISHED = [
     ("v100", "partial", "r50", 29_000_000, 0.1, 1024, 1855, 32324, BY_CLASSES),
     ("v100", "model", "r50", 3_000_000, 1.0, 1024, 2270, 28900, SPEED),
     ("v100", "partial", "r50", 3_000_000, 0.1, 1024, 5295, 10350, SPEED),
-    ("v100", "model", "r50", 93_431, 1.0, 1024, 6112, None, "REFERENCE.md 4, MXNet recipe"),
-    ("v100", "model", "r100", 93_431, 1.0, 1024, 3867, None, "REFERENCE.md 4, MXNet recipe"),
+    ("v100", "model", "r50", 93_431, 1.0, 1024, 6112, None, "InsightFace, MXNet recipe"),
+    ("v100", "model", "r100", 93_431, 1.0, 1024, 3867, None, "InsightFace, MXNet recipe"),
     ("v100", "model", "r50", 618_000, 1.0, 512, 3889, None, V100),
     ("v100", "model", "r50", 618_000, 1.0, 1024, 4322, None, CALIBRATION),
     ("v100", "model", "r50", 2_000_000, 1.0, 1024, 2810, None, CALIBRATION),
@@ -53,11 +54,11 @@ PUBLISHED = [
     ("a100", "model", "r100", 618_000, 1.0, 1024, 3700, 13.1 * 1024, A100),
     ("a100", "model", "r100", 2_000_000, 1.0, 1024, 3480, 20.5 * 1024, A100),
     ("a100", "partial", "r50", 50_000_000, 0.1, 1024, 2700, 54.1 * 1024, A100),
-    ("a10", "model", "r50", 618_000, 1.0, 1024, 3300, None, "insightface/benchmarks/train/nvidia_a10.md"),
-    ("a10", "model", "r100", 618_000, 1.0, 1024, 2210, None, "insightface/benchmarks/train/nvidia_a10.md"),
-    ("a30", "model", "r50", 618_000, 1.0, 1024, 2520, None, "insightface/benchmarks/train/nvidia_a30.md"),
-    ("a30", "model", "r100", 618_000, 1.0, 1024, 1680, None, "insightface/benchmarks/train/nvidia_a30.md"),
-    ("rtx3090", "model", "r50", 618_000, 1.0, 1024, 3790, None, "insightface/benchmarks/train/nvidia_rtx3090.md"),
+    ("a10", "model", "r50", 618_000, 1.0, 1024, 3300, None, "nvidia_a10.md"),
+    ("a10", "model", "r100", 618_000, 1.0, 1024, 2210, None, "nvidia_a10.md"),
+    ("a30", "model", "r50", 618_000, 1.0, 1024, 2520, None, "nvidia_a30.md"),
+    ("a30", "model", "r100", 618_000, 1.0, 1024, 1680, None, "nvidia_a30.md"),
+    ("rtx3090", "model", "r50", 618_000, 1.0, 1024, 3790, None, "nvidia_rtx3090.md"),
 ]
 
 

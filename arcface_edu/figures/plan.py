@@ -28,11 +28,8 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
     colors = [*shades(COMPUTE, max(1, len(kinds) - 2))[::-1], *shades(FAINT, 2)][: len(kinds)]
     stack(upper, kinds, colors, "{:.1f}")
     upper.axvline(limit, color=INK, linewidth=1.6, linestyle="--")
-    side = (
-        dict(ha="right", x=limit - 0.008 * max(limit, total))
-        if limit > 0.6 * total
-        else dict(ha="left", x=limit + 0.008 * total)
-    )
+    gap = 0.008 * max(limit, total)
+    side = dict(ha="right", x=limit - gap) if limit > 0.6 * total else dict(ha="left", x=limit + gap)
     upper.text(y=0.62, s=f"{limit:.1f} GiB: {name}", fontsize=SMALL_SIZE, color=INK, **side)
     upper.set_xlim(0, 1.02 * max(limit, total))
     verdict = f"fit, {limit - total:.1f} to spare" if total <= limit else f"are {total - limit:.1f} too many"
