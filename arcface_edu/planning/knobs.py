@@ -19,7 +19,7 @@ def changed(config, **keys):
 
 
 def what_would_fit(config, measured, gpu):
-    """Lists of (words, bytes to spare or, below 0, lacking, images/s), of keys tried one by one, then all together.
+    """A list of (words, bytes to spare or, below 0, lacking, images/s), of keys tried one by one, then all together.
 
     The batch that fits is proposed from the memory of two batches and then tried like the others.
     """
@@ -72,8 +72,8 @@ def partial_fc_pays_from(config, measured, gpu):
     (most, all_of_it), (fewer, half_of_it) = sorted(count[1.0].items(), reverse=True)
     each = (all_of_it - half_of_it) / (most - fewer)  # seconds a class costs
     saved = (all_of_it - count[RATE][most]) / most  # of which sampling saves
-    micro_batches = config.gradient_acc
-    rest = time_on(measured, gpu).step - micro_batches * config.num_classes * (
-        each if config.sample_rate == 1 else each - saved
-    )
-    return None if saved <= PAYS * each else round(PAYS * max(0.0, rest) / micro_batches / (saved - PAYS * each))
+    if saved <= PAYS * each:
+        return None
+    here = config.num_classes * (each - saved * (1 - config.sample_rate) / (1 - RATE))
+    rest = time_on(measured, gpu).step / config.gradient_acc - here  # of a micro-batch without its head
+    return round(PAYS * max(0.0, rest) / (saved - PAYS * each))

@@ -37,14 +37,14 @@ def fake_world(gpus, batch_size):
         if gpus > 1:
             dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=gpus)
             stack.callback(dist.destroy_process_group)
-        for owner, name, stand_in in stand_ins(gpus):
+        for owner, name, stand_in in stand_ins():
             stack.enter_context(mock.patch.object(owner, name, stand_in))
         stack.enter_context(mode)
         stack.enter_context(Answers(batch_size))
         yield World(0, gpus, 0)
 
 
-def stand_ins(gpus):
+def stand_ins():
     """(owner, name, what takes its place): what asks for numbers, or does on CPUs what it would not do on GPUs."""
     from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 

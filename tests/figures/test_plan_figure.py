@@ -13,7 +13,7 @@ def test_bars_are_as_long_as_what_they_show():
     assert [bar.get_width() for bar in upper.patches] == pytest.approx(list(MEMORY.values()))
     assert [bar.get_width() for bar in lower.patches] == pytest.approx(list(TIMES.values()))
     assert upper.get_title(loc="left") == "7.4 GiB fit, 8.6 to spare; the most, 68%, goes to activations"
-    assert lower.get_title(loc="left") == "20% of a step waits for messages; 7 ms of them hide behind the backward pass"
+    assert lower.get_title(loc="left") == "20% of a step waits for messages; another 7 ms hide behind the backward pass"
 
 
 @pytest.mark.parametrize("limit", [2, 7.4, 16])
