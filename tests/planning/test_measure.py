@@ -129,6 +129,22 @@ def test_half_precision_halves_activations_and_checkpointing_keeps_few():
     assert few < 0.7 * full
 
 
+def test_the_head_takes_chunks_of_a_gpus_size():
+    found = measure(tiny("num_classes=40000"), 1, torch.float32)
+    products = [op for op in found.operations if op.phase == "forward: head" and op.flops]
+    chunk = chunked.CHUNK_BYTES_OF_ACCELERATORS // (4 * (DIMENSION + BATCH))
+    assert len(products) == -(-40_000 // chunk)
+
+
+def test_the_optimizer_walks_over_the_rows_that_were_sampled():
+    moved = {}
+    for rate in (0.2, 0.4):
+        found = measure(tiny("num_classes=10000", f"sample_rate={rate}"), 1, torch.float32)
+        moved[rate] = sum(op.moved for op in found.operations if op.part == "update")
+    more = 0.2 * 10_000 * DIMENSION * 4
+    assert 5 * more < moved[0.4] - moved[0.2] < 40 * more  # at least: read three tables, write two
+
+
 def test_64_gpus_and_29_million_classes():
     config = tiny("network=r50", "embedding_size=512", "num_classes=29000000", "sample_rate=0.1", "num_image=60000000")
     began = time.perf_counter()
