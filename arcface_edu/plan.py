@@ -1,6 +1,6 @@
-"""What a run would need and cost, before it is paid for: no data, no GPU, less than a minute.
+"""What a run would need and cost, before it is paid for: no data, no GPU, as a rule less than a minute.
 
-    python -m arcface_edu.plan ms1mv3_r50                           on 8 V100s, as the seed had it
+    python -m arcface_edu.plan ms1mv3_r50                           on 8 V100s, as InsightFace measured
     python -m arcface_edu.plan my_config.py --gpus 64 --gpu h100 num_classes=29000000 sample_rate=0.1
 
 One rank of the run is built and stepped on fake tensors, with the very code that trains; its memory, arithmetic and

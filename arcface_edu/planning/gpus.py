@@ -25,7 +25,7 @@ class Gpu(NamedTuple):
     has_bf16: bool = True
 
 
-# Peaks, bandwidths and links are those of NVIDIA's data sheets, for the SXM form where there are several.
+# The data sheets' numbers, of the SXM form where there are several; entered from memory and second-hand tables.
 GPUS = {
     "t4": Gpu("Tesla T4", 15, 65, 8.1, 320, 16, has_bf16=False),
     "v100": Gpu("Tesla V100 SXM2 32 GB", 31.7, 125, 15.7, 900, 150, has_bf16=False),
