@@ -47,7 +47,7 @@ CHOICES = {
 AT_LEAST = {
     **dict.fromkeys(("num_classes", "batch_size", "gradient_acc", "num_epoch", "frequent", "embedding_size"), 1),
     **dict.fromkeys(("num_workers", "lr", "momentum", "weight_decay", "max_norm", "poly_power", "max_corrupt"), 0),
-    **dict.fromkeys(("timeout_seconds", "ddp_bucket_mb"), 1),
+    **dict.fromkeys(("timeout_seconds", "ddp_bucket_mb", "dry_run_gpus"), 1),
     **dict.fromkeys(("verbose", "save_every", "keep_checkpoints", "draw_identities", "draw_photos", "hold_out"), 0),
     **dict.fromkeys(("scale", "draw_pairs", "draw_difficulty", "dropout", "interclass_filtering_threshold", "seed"), 0),
 }

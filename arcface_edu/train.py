@@ -4,6 +4,7 @@
     python -m arcface_edu.train rec=my_photos/               your own data: a folder per person, or RecordIO
     python -m arcface_edu.train my_config.py batch_size=64   a config of your own; any key can be set behind it
     python -m arcface_edu.train resume=True                  go on where a stopped run was
+    python -m arcface_edu.train CONFIG dry_run=True          needs no data: build, step and save it on fake tensors
     torchrun --nproc_per_node=8 -m arcface_edu.train ...     the same on many processes, one for each GPU
 
 Every key is explained in arcface_edu/configs/base.py. A run lives in its `output` folder (runs/<config>): config.json,
@@ -64,6 +65,11 @@ def main(argv=None):
     if not source:  # your own data wants its batch and rate fitted to it; the drawn faces' are measured
         source = ["own_data" if any(word.startswith("rec=") for word in words) else "drawn_faces"]
     config = load_config(source[0], words)
+    if config.dry_run:
+        from arcface_edu.planning.dry_run import dry_run  # a slow import
+
+        print(dry_run(config))
+        return
     with join_world(config.timeout_seconds) as world:
         train(config, world)
 

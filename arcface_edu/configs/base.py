@@ -66,6 +66,8 @@ config.timeout_seconds = 600  # so long one process waits for the others before 
 
 # the run
 config.output = None  # folder of the run; None = runs/<config>
+config.dry_run = False  # True: no training; build, step and save it on fake tensors, as one of dry_run_gpus processes
+config.dry_run_gpus = 8
 config.resume = False  # True: go on from the last checkpoint in `output`
 config.frequent = 10  # steps between two lines of the log
 config.verbose = 2000  # steps between two verifications; 0 = only at the end
