@@ -40,7 +40,7 @@ from arcface_edu.training.distributed import (
     one_by_one,
     remember_beginning,
     same_everywhere,
-    sum_over_ranks,
+    sum_over_ranks_later,
 )
 from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
@@ -154,7 +154,6 @@ def train(config, world=ALONE):
     recording = profiling(config, output, world, schedule.total_steps - step)
     with listen_for_stop() as stop, progress, recording as recorded_a_step:
         while step < schedule.total_steps and not stopping:
-            model.train()
             set_rate(learner.optimizer, schedule.rate(updates))
             asked = time.perf_counter()
             with record_function("waiting for data"):
@@ -162,21 +161,16 @@ def train(config, world=ALONE):
             meter.waited += time.perf_counter() - asked
 
             # What one rank alone has noticed, all have to know: one that stopped or skipped alone would leave the
-            # others waiting for ever. All of it travels in one small message.
+            # others waiting for ever. It travels in one small message while the step is computed.
             unread = any(batch.broken or batch.fatal for batch in step_batches)
-            too_few = [len(batch.labels) < 2 for batch in step_batches]  # BN cannot normalise one image alone
-            with record_function("agree"):
-                seen = sum_over_ranks(torch.tensor([bool(stop.name), unread, *too_few]))
-            stopping, unread, *too_few = seen.tolist()
-            if unread:
-                broken = report_broken(step_batches, broken, config.max_corrupt)
+            seen_by_all = sum_over_ranks_later(torch.tensor([bool(stop.name), unread]))
             mirrored = draw_mirrored(config.gradient_acc, world.size, config.batch_size, step, config.seed)
-            usable = [number for number, few in enumerate(too_few) if not few]
-            for number in usable:
+            for number in range(config.gradient_acc):
                 images = step_batches[number].images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
                 labels = step_batches[number].labels.to(device, non_blocking=True)  # (B,)
                 flips = mirrored[number, world.rank, : len(images)].to(device)  # (B,) bool
-                with learner.averaging(now=number == usable[-1]):  # gradients travel once a step
+                learner.ready_for(len(images))
+                with learner.averaging(now=number == config.gradient_acc - 1):  # gradients travel once a step
                     loss = learner.loss(augment(images, flips), labels)  # (), mean over the images of all ranks
                     is_finite = on_its_way(torch.isfinite(loss))
                     # A mean of micro-batches' means is the mean of the big batch.
@@ -187,9 +181,13 @@ def train(config, world=ALONE):
                 if step == 0:
                     compare_first_loss(loss.item(), expected)
 
-            updates += bool(usable) and learner.update()
+            updates += learner.update()
             step, taken = step + 1, taken + 1
             progress.update()
+            with record_function("agree"):
+                stopping, unread = seen_by_all().tolist()
+            if unread:
+                broken = report_broken(step_batches, broken, config.max_corrupt)
             recorded_a_step()
 
             if step % config.frequent == 0 or step == schedule.total_steps:

@@ -142,11 +142,12 @@ def mean_over_ranks(total, count):
     total: scalar, the sum over this rank's `count` images.
     """
     if not dist.is_initialized():
-        return total / count
+        return total / max(1, count)
     sums = torch.stack([total.detach(), total.new_tensor(count)])
     dist.all_reduce(sums)
-    part = total * dist.get_world_size() / sums[1]
-    return part + (sums[0] / sums[1] - part).detach()
+    count = sums[1].clamp(min=1)
+    part = total * dist.get_world_size() / count
+    return part + (sums[0] / count - part).detach()
 
 
 def check_labels(labels, num_classes, owner=""):

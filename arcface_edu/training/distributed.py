@@ -201,6 +201,20 @@ def sum_over_ranks(tensor):
     return tensor
 
 
+def sum_over_ranks_later(tensor):
+    """Begin to add up every rank's tensor.  returns: a function that waits for the sum."""
+    if alone():
+        return lambda: tensor
+    tensor = tensor.clone()
+    work = dist.all_reduce(tensor, async_op=True)
+
+    def arrived():
+        work.wait()
+        return tensor
+
+    return arrived
+
+
 @contextlib.contextmanager
 def one_by_one(world):
     """Within it, one process of each machine goes first, and the others follow; its error is theirs as well."""
@@ -297,10 +311,13 @@ def averaging(modules, now):
         yield
 
 
+def batch_norms(model):
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
 def average_bn_statistics(model):
     """Each rank's BN has seen its own images only; the mean over ranks goes into evaluation and checkpoints."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    statistics = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+    statistics = [statistic for norm in batch_norms(model) for statistic in (norm.running_mean, norm.running_var)]
     if alone() or not statistics:
         return
     means = sum_over_ranks(torch.cat(statistics)) / dist.get_world_size()  # all in one message

@@ -9,7 +9,7 @@ from torch.profiler import record_function
 from arcface_edu.errors import TrainingError
 from arcface_edu.heads import Softmax, build_head
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import ALONE, averaging, distribute
+from arcface_edu.training.distributed import ALONE, averaging, batch_norms, distribute
 from arcface_edu.training.optim import build_optimizer
 from arcface_edu.training.precision import autocast, build_scaler
 
@@ -27,6 +27,13 @@ class Learner:
     device: torch.device
     dtype: torch.dtype
     max_norm: float
+
+    def ready_for(self, images):
+        """Training mode for so many images. BN cannot normalise one alone: it takes its running statistics then."""
+        self.model.train()
+        if images < 2:
+            for norm in batch_norms(self.model):
+                norm.eval()
 
     def loss(self, images, labels):
         """Mean loss over the images of all ranks.  images: (B, 3, 112, 112) float in [-1, 1]; labels: (B,)."""

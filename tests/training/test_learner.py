@@ -58,6 +58,18 @@ def test_without_overflow_all_step():
         assert {(taken, scale, moved) for taken, scale, moved in outcomes} == {(True, 16.0, True)}
 
 
+@pytest.mark.parametrize("words", [(), ("loss=softmax",), ("network=mbf",), ("network=vit_t_dp005_mask0",)])
+def test_a_batch_of_which_nothing_or_one_image_could_be_read_does_no_harm(words):
+    learner = build_learner(small(*words), 10, CPU, torch.bfloat16)
+    for images in (2, 0, 1):
+        learner.ready_for(images)
+        loss = learner.loss(torch.randn(images, 3, 112, 112), torch.arange(images))
+        learner.backward(loss)
+        assert torch.isfinite(loss) and (loss > 0) == (images > 0)
+        assert learner.update()
+    assert all(torch.isfinite(value).all() for value in learner.model.state_dict().values())
+
+
 def test_data_parallel_says_why_it_stays_out(capsys):
     learner = build_learner(small("parallel=dp"), 10, CPU, torch.float32)
     assert learner.model_together is learner.model
