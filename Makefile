@@ -9,8 +9,9 @@ BIN := .venv/bin
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
 
+# Each process has one core and reads for itself: a reader beside it would only make it late.
 train-ddp: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node=2 -m arcface_edu.train drawn_faces batch_size=32 \
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node=2 -m arcface_edu.train drawn_faces batch_size=32 num_workers=0 \
 		output=runs/drawn_faces_ddp $(ARGS)
 
 test: .venv/ready lint
