@@ -268,10 +268,19 @@ def restore_state(parts, saved, device, path, rank=0):
                 f"the checkpoint in {path} holds another {name} than this config builds ({detail}); "
                 f"set the config back, or choose another output=."
             ) from error
+    lay_out_like_weights(parts["optimizer"])
     if rank < len(saved["rng"]):  # a rank that was not there before keeps the generator it has
         torch.set_rng_state(saved["rng"][rank].clone())  # of a view, torch 2.15 would read the wrong memory
         if device.type != "cpu" and "device_rng" in saved:
             torch.get_device_module(device).set_rng_state(saved["device_rng"][rank].clone())
+
+
+def lay_out_like_weights(optimizer):
+    """Moments in the memory order of their weights (channels last, say): fused optimizers read both side by side."""
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                moments[key] = torch.empty_like(parameter).copy_(value)
 
 
 def run_identity(config, num_classes):

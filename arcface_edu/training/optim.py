@@ -23,7 +23,11 @@ def build_optimizer(config, *modules):
     fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+    if config.momentum:  # from the start: the fused kernel leaves it undefined when fp16 overflows in the first step
+        for parameter in (p for group in groups for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def parameter_groups(modules, weight_decay, decay_all=False):

@@ -1,5 +1,7 @@
 """Parameter groups and the learning rate, against the recipes' own figures."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from arcface_edu.config import load_config
 from arcface_edu.heads import MarginSoftmax, Softmax
 from arcface_edu.models import build_model
+from arcface_edu.training.checkpoint import load_latest, restore_state, save_checkpoint
 from arcface_edu.training.optim import Schedule, build_optimizer
 
 MS1MV3 = 5_179_510
@@ -70,3 +73,42 @@ def test_optimizer_is_the_one_asked_for(name, kind):
     assert isinstance(optimizer, kind)
     if name == "sgd":
         assert optimizer.param_groups[0]["momentum"] == 0.8
+
+
+def one_step(weight, optimizer, gradient):
+    weight.grad = torch.empty_like(weight).copy_(gradient)
+    optimizer.step()
+
+
+def test_momentum_goes_on_in_the_memory_order_of_its_weight(tmp_path):
+    """A checkpoint holds no memory order; a fused step that mixed two of them would mix up the numbers."""
+    config = load_config("drawn_faces")
+    gradients = torch.randn(3, 8, 4, 3, 3)
+    runs = []
+    for saves in (False, True):
+        module = nn.Conv2d(4, 8, 3, bias=False).to(memory_format=torch.channels_last)
+        nn.init.ones_(module.weight)
+        parts = dict(optimizer=build_optimizer(config, module))
+        for gradient in gradients:
+            one_step(module.weight, parts["optimizer"], gradient)
+            if saves:
+                state = dict(optimizer=parts["optimizer"].state_dict(), rng=torch.get_rng_state()[None])
+                save_checkpoint(tmp_path, 1, state)
+                parts = dict(optimizer=build_optimizer(config, module))
+                restore_state(parts, load_latest(tmp_path), torch.device("cpu"), tmp_path)
+        runs.append(module.weight.detach())
+    torch.testing.assert_close(*runs, rtol=0, atol=0)
+
+
+def test_a_first_step_that_overflows_leaves_nothing_behind():
+    """Of fp16's first steps most overflow, and are left out."""
+    module = nn.Linear(3, 2)
+    optimizer, scaler = build_optimizer(load_config("drawn_faces"), module), torch.amp.GradScaler("cpu")
+    for gradient in (math.inf, 1.0):
+        scaler.scale((module.weight * gradient).sum() + module.bias.sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    momentum = optimizer.state[module.weight]["momentum_buffer"]
+    torch.testing.assert_close(momentum, torch.ones(2, 3), rtol=0.05, atol=0.01)  # and the weight's decay
