@@ -1,36 +1,14 @@
 """python -m arcface_edu.plan, as a user calls it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
 
 from arcface_edu import plan
 
-SEED_BLOCK = """
-from easydict import EasyDict as edict
-
-config = edict()
-config.loss = "arcface"
-config.network = "r50"
-config.resume = False
-config.output = None
-config.embedding_size = 512
-config.sample_rate = 1.0
-config.fp16 = True
-config.momentum = 0.9
-config.weight_decay = 5e-4
-config.batch_size = 128
-config.lr = 0.1  # batch size is 512
-
-config.rec = "/train_tmp/ms1m-retinaface-t1"
-config.num_classes = 93431
-config.num_image = 5179510
-config.num_epoch = 25
-config.warmup_epoch = -1
-config.decay_epoch = [10, 16, 22]
-config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
-"""
+SEED_BLOCK = Path(__file__).with_name("fixtures").joinpath("config_of_the_seed.py").read_text()
 TINY = ["drawn_faces", "num_classes=1000", "num_image=50000", "batch_size=16"]
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from arcface_edu.data.align import align
 from arcface_edu.data.folder import read_photo
 from arcface_edu.data.images import decode
+from arcface_edu.data.loader import as_is
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.verification import embed
 
@@ -269,7 +270,7 @@ def embed_crops(model, protocol, flip=True, batch_size=128, workers=0):
 
     raises: DataError that names the first file that cannot be read: a template would silently be another without it.
     """
-    loader = DataLoader(Crops(protocol), batch_size, num_workers=workers, collate_fn=_as_is)
+    loader = DataLoader(Crops(protocol), batch_size, num_workers=workers, collate_fn=as_is)
     features = None
     with tqdm(total=len(protocol.images), desc=f"embedding {protocol.name}", unit="img", leave=False) as progress:
         for faces, unread in loader:
@@ -281,7 +282,3 @@ def embed_crops(model, protocol, flip=True, batch_size=128, workers=0):
             features[progress.n : progress.n + len(part)] = part
             progress.update(len(part))
     return features
-
-
-def _as_is(batch):
-    return batch

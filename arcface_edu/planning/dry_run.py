@@ -8,6 +8,7 @@ from torch import nn
 from arcface_edu.errors import ArcfaceError, TrainingError
 from arcface_edu.planning.measure import STEPS, build_on_fakes, complete, fake_batch, step
 from arcface_edu.planning.stand_ins import fake_world
+from arcface_edu.planning.watchers import nbytes
 from arcface_edu.training import checkpoint
 from arcface_edu.training.distributed import first_line
 from arcface_edu.training.optim import Schedule
@@ -90,10 +91,6 @@ def checkpoint_lines(learner, gpus):
         own = sum(nbytes(tensor.to_local() if hasattr(tensor, "to_local") else tensor) for tensor in some)
         lines.append(f"  {part:<22} {len(some):4} tensors, {whole / 1e6:10.2f} MB, {own / 1e6:.2f} on one rank")
     return lines
-
-
-def nbytes(tensor):
-    return tensor.numel() * tensor.itemsize
 
 
 def shape(tensor):

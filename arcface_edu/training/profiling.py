@@ -50,7 +50,7 @@ def profiling(config, output, world, steps):
 
 
 def read_timeline(trace):
-    """A rank's steps from its chrome trace, in milliseconds from the first agreement of all ranks on.
+    """A rank's steps from its chrome trace, in milliseconds from the end of its first message on.
 
     returns: dict of `phases`, a list of (name, begin, end), and of (K, 2) arrays of intervals: `compute` (operators, or
     kernels of a GPU), `communication` (collectives on their way), `hidden` (both), `waiting` (neither), and `steps`.
@@ -75,8 +75,9 @@ def read_timeline(trace):
 
     marked = [e for e in events if e["cat"] == "user_annotation" and e["name"] in PHASES]
     phases = sorted((e["ts"] / 1000, (e["ts"] + e["dur"]) / 1000, e["name"]) for e in marked)
-    # All ranks leave a collective at the same moment: the picture's clock, since each machine may have one of its own.
-    zero = next((end for _, end, name in phases if name == "agree"), phases[0][0])
+    # A collective is over for all ranks at the same moment: the picture's clock, as each machine may have one of its own.
+    first_message = min(filter(travels, events), key=lambda event: event["ts"], default=None)
+    zero = (first_message["ts"] + first_message["dur"]) / 1000 if first_message else phases[0][0]
     # Python between two operators is part of the work, too.
     compute, communication = close_gaps(spans(computes), 0.1), spans(travels)
     steps = spans(lambda event: event["cat"] == "user_annotation" and event["name"].startswith("ProfilerStep"))

@@ -39,7 +39,7 @@ def write_trace(path, events):
         json.dump({"traceEvents": [dict(zip(named, event, strict=True), ph="X") for event in events]}, file)
 
 
-def test_a_trace_becomes_intervals_from_the_first_agreement_on(tmp_path):
+def test_a_trace_becomes_intervals_from_the_end_of_the_first_message_on(tmp_path):
     write_trace(
         tmp_path / "cpu.json.gz",
         [
@@ -52,10 +52,9 @@ def test_a_trace_becomes_intervals_from_the_first_agreement_on(tmp_path):
         ],
     )
     timeline = read_timeline(tmp_path / "cpu.json.gz")
-    assert timeline["phases"] == [("agree", -1, 0), ("backward", 1, 5)]
-    expected = dict(
-        steps=[[-1, 9]], compute=[[1, 4]], communication=[[3, 7]], hidden=[[3, 4]], waiting=[[-1, 1], [7, 9]]
-    )
+    assert timeline["phases"] == [("agree", -8, -7), ("backward", -6, -2)]
+    expected = dict(steps=[[-8, 2]], compute=[[-6, -3]], communication=[[-4, 0]], hidden=[[-4, -3]])
+    expected["waiting"] = [[-8, -6], [0, 2]]
     for kind, intervals in expected.items():
         np.testing.assert_allclose(timeline[kind], intervals)
 
@@ -72,6 +71,6 @@ def test_on_a_gpu_kernels_count_and_not_what_launches_them(tmp_path):
         ],
     )
     timeline = read_timeline(tmp_path / "gpu.json.gz")
-    np.testing.assert_allclose(timeline["compute"], [[2, 4]])
-    np.testing.assert_allclose(timeline["communication"], [[3, 6]])
-    np.testing.assert_allclose(timeline["waiting"], [[0, 2], [6, 10]])
+    np.testing.assert_allclose(timeline["compute"], [[-4, -2]])
+    np.testing.assert_allclose(timeline["communication"], [[-3, 0]])
+    np.testing.assert_allclose(timeline["waiting"], [[-6, -4], [0, 4]])
