@@ -1,10 +1,11 @@
 # make train   train on drawn faces, from nothing           make test        prove that everything works
 # make pics    draw the pictures of README again            make test-fast   the same without training runs
 # make train-ddp   the same training shared by two processes on this machine
+# make test-browser   what needs a browser: Debian's chromium
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train train-ddp test test-fast lint pics clean
+.PHONY: train train-ddp test test-fast test-browser lint pics clean
 
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
@@ -15,10 +16,13 @@ train-ddp: .venv/ready
 		output=runs/drawn_faces_ddp $(ARGS)
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not browser"
 
 test-fast: .venv/ready lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
+
+test-browser: .venv/ready
+	$(BIN)/python -m pytest -m browser
 
 lint: .venv/ready
 	$(BIN)/ruff check --quiet .
@@ -34,7 +38,7 @@ pics: .venv/ready
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "make: $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,export]"
 	@touch $@
 
 clean:

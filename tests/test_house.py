@@ -26,13 +26,13 @@ def test_dependencies_are_the_cards_and_none_is_pinned():
 def test_conda_environment_takes_its_versions_from_pyproject():
     lines = (ROOT / "environment.yml").read_text().splitlines()
     listed = [line.split("#")[0].strip(" -") for line in lines if line.lstrip().startswith("- ")]
-    assert listed == ["conda-forge", "python>=3.10", "pip", "pip:", "e .[test]"]
+    assert listed == ["conda-forge", "python>=3.10", "pip", "pip:", "e .[test,export]"]
     python = re.search(r'requires-python = "(.+)"', (ROOT / "pyproject.toml").read_text()).group(1)
     assert f"python{python}" in listed
 
 
 def test_ci_runs_the_test_command_of_the_readme():
-    assert "make test\n" in (ROOT / ".ci" / "run").read_text()
+    assert {"make test", "make test-browser"} <= set((ROOT / ".ci" / "run").read_text().splitlines())
     assert "make test" in (ROOT / "README.md").read_text()
 
 
