@@ -1,11 +1,13 @@
 # make train   train on drawn faces, from nothing           make test        prove that everything works
 # make pics    draw the pictures of README again            make test-fast   the same without training runs
 # make train-ddp   the same training shared by two processes on this machine
+# make lab     open the course in JupyterLab                make notebooks   run the course, keep its outputs
+# make course-html   the course as pages to read offline
 # make test-browser   what needs a browser: Debian's chromium
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train train-ddp test test-fast test-browser lint pics clean
+.PHONY: train train-ddp lab notebooks course-html test test-fast test-browser lint pics clean
 
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
@@ -14,6 +16,15 @@ train: .venv/ready
 train-ddp: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node=2 -m arcface_edu.train drawn_faces batch_size=32 num_workers=0 \
 		output=runs/drawn_faces_ddp $(ARGS)
+
+lab: .venv/ready
+	$(BIN)/jupyter lab notebooks/01_resnet.ipynb
+
+notebooks: .venv/ready
+	$(BIN)/python notebooks/make_notebooks.py $(ARGS)
+
+course-html: .venv/ready
+	$(BIN)/python notebooks/make_notebooks.py --html build/course
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest -m "not browser"

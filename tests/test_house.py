@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CARD = {"torch", "torchvision", "jupyterlab", "matplotlib", "easydict", "numpy", "tqdm", "ipywidgets"}
+CARD = {"torch", "torchvision", "jupyterlab", "matplotlib", "easydict", "numpy", "tqdm"}
+CARD |= {"ipywidgets", "anywidget"}  # sliders of the course, and its pictures that can be dragged
 
 
 def requirements(text):

@@ -75,7 +75,7 @@ def read_timeline(trace):
 
     marked = [e for e in events if e["cat"] == "user_annotation" and e["name"] in PHASES]
     phases = sorted((e["ts"] / 1000, (e["ts"] + e["dur"]) / 1000, e["name"]) for e in marked)
-    # A collective is over for all ranks at the same moment: the picture's clock, as each machine may have one of its own.
+    # A collective is over for all ranks at the same moment: the picture's clock, as each machine may have its own.
     first_message = min(filter(travels, events), key=lambda event: event["ts"], default=None)
     zero = (first_message["ts"] + first_message["dur"]) / 1000 if first_message else phases[0][0]
     # Python between two operators is part of the work, too.

@@ -1,0 +1,64 @@
+"""What every notebook of the course does first, and how it starts several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from IPython import get_ipython
+
+import arcface_edu
+from arcface_edu.errors import TrainingError
+
+
+def begin():
+    """Set a notebook up: figures inline, one seed, and the repository's folder as the place of `data/` and `runs/`.
+
+    Where the package is installed without its repository, as on Colab, these lie beside the notebook.
+    """
+    root = Path(arcface_edu.__file__).parents[1]
+    if (root / "notebooks").is_dir():
+        os.chdir(root)
+    # Processes started from here find the package as this one does.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    get_ipython().run_line_magic("matplotlib", "inline")
+    if "google.colab" in sys.modules:
+        from google.colab import output
+
+        output.enable_custom_widget_manager()
+    torch.manual_seed(0)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    print(f"PyTorch {torch.__version__.split('+')[0]} on {describe(device)}")
+
+
+def describe(device):
+    """A device in words: the number of CPU threads, or of GPUs and their name."""
+    if device.type == "cpu":
+        return f"the CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type.upper()
+    return f"{torch.accelerator.device_count()} x {name}"
+
+
+def torchrun(*words, processes=2):
+    """Run a module of the package in several processes: `torchrun("arcface_edu.course.workers", "rpc")`.
+
+    It is what a terminal would do. A notebook's own process must never fork itself; torchrun starts new ones. Each gets one thread.
+    returns: what rank 0 printed.   raises: TrainingError with what it said instead.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    environment = os.environ | dict(OMP_NUM_THREADS="1", TQDM_DISABLE="1")
+    done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise TrainingError(
+            f"torchrun -m {' '.join(words)} ended with status {done.returncode}:\n{done.stderr[-2000:]}"
+        )
+    return done.stdout
+
+
+def workers(task, *words, processes=2):
+    """Run a task of `arcface_edu.course.workers` and show what it says.  returns: its result, a dict."""
+    *said, result = torchrun("arcface_edu.course.workers", task, *words, processes=processes).splitlines()
+    print("\n".join(said))
+    return json.loads(result)

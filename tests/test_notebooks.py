@@ -1,0 +1,138 @@
+"""The course: every notebook is what the code makes of it, runs from top to bottom, and keeps the common form."""
+
+import importlib.util
+import re
+import statistics
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SPEC = importlib.util.spec_from_file_location("make_notebooks", ROOT / "notebooks" / "make_notebooks.py")
+make_notebooks = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(make_notebooks)
+
+SCRIPTS = make_notebooks.all_scripts()
+every_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+
+
+def kept(script):
+    return nbformat.read(script.with_suffix(".ipynb"), 4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def text_of(output):
+    return output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
+
+
+@every_notebook
+def test_the_outputs_are_those_of_the_code(script):
+    assert make_notebooks.stored_hash(kept(script)) == make_notebooks.fresh_hash(script), (
+        f"{script.stem}: its cells, the package or a config have changed since; `make notebooks` runs it again"
+    )
+    assert [cell.source for cell in kept(script).cells] == [cell.source for cell in jupytext.read(script).cells]
+    assert all(cell.execution_count for cell in code_cells(kept(script)))
+
+
+@every_notebook
+def test_what_is_kept_needs_no_kernel_and_names_no_machine(script):
+    path = script.with_suffix(".ipynb")
+    assert path.stat().st_size <= 300_000
+    assert "widgets" not in kept(script).metadata
+    for output in outputs(kept(script)):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", text_of(output)
+        assert make_notebooks.WIDGET not in output.get("data", {})
+        assert not re.search(r"(?<![\w.])/(home|work|root|tmp|Users|usr)/|[A-Z]:\\\\", text_of(output)), text_of(output)
+
+
+@every_notebook
+def test_the_form_is_that_of_the_course(script):
+    notebook = jupytext.read(script)
+    card = notebook.cells[0].source
+    assert re.match(rf"# {script.stem[:2]} · \w", card)
+    assert len(make_notebooks.MINUTES.findall(card)) == 1
+    place = SCRIPTS.index(script)
+    for neighbour in SCRIPTS[max(0, place - 1) : place] + SCRIPTS[place + 1 : place + 2]:
+        assert f"({neighbour.stem}.ipynb)" in card
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert prose.count("**Predict**") >= 3
+    assert "<summary>Hint</summary>" in prose
+    recap = prose.split("## Recap")[1]
+    assert len(re.findall(r"^\d\. .*\?$", recap, re.MULTILINE)) == 5
+    for link in re.findall(r"\]\((\.\./[^)#]+)", prose):
+        assert (script.parent / link).exists(), link
+    assert statistics.median(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 8
+
+
+def exercise(script):
+    """(source of the exercise's cell, source of its hidden solution): the cell's last line checks what it defined."""
+    notebook = jupytext.read(script)
+    cells = [cell.source for cell in code_cells(notebook) if re.match(r"check_\w+\(", cell.source.splitlines()[-1])]
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    solutions = re.findall(r"<summary>Solution</summary>\n+```python\n(.*?)```", prose, re.DOTALL)
+    assert len(cells) == len(solutions) >= 1
+    return zip(cells, solutions, strict=True)
+
+
+@every_notebook
+def test_the_solution_passes_its_check_and_the_empty_cell_does_not(script, capsys):
+    for cell, solution in exercise(script):
+        *attempt, call = cell.splitlines()
+        names = {}
+        exec("\n".join(attempt), names)
+        assert eval(call, names) is False
+        assert capsys.readouterr().out.strip()  # what is missing, in words
+        exec(solution, names)
+        assert eval(call, names) is True
+
+
+@pytest.mark.slow
+@every_notebook
+def test_it_runs_from_top_to_bottom(script, capsys):
+    notebook = make_notebooks.read_script(script)
+    began = time.perf_counter()
+    make_notebooks.run(notebook)
+    with capsys.disabled():
+        print(f"\n{script.stem}: {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
+    assert all(output.get("name") != "stderr" for output in outputs(notebook))
+
+
+def test_a_changed_module_or_cell_changes_the_hash_and_a_comment_does_not(tmp_path):
+    script = tmp_path / "09_try.py"
+    script.write_text("# %%\nfrom arcface_edu import build_model\n# 1.5 minutes on two cores\n")
+    first = make_notebooks.fresh_hash(script)
+    script.write_text(script.read_text().replace("1.5", "2.5"))
+    assert make_notebooks.fresh_hash(script) == first
+    script.write_text(script.read_text() + "build_model('r18')\n")
+    assert make_notebooks.fresh_hash(script) != first
+    module = tmp_path / "module.py"
+    module.write_text('"""What it does."""\n\n\ndef twice(x):\n    """2x."""\n    return 2 * x  # why\n')
+    before = make_notebooks.bare(module)
+    module.write_text("def twice(x):\n    return 2 * x\n")
+    assert make_notebooks.bare(module) == before
+    module.write_text("def twice(x):\n    return 3 * x\n")
+    assert make_notebooks.bare(module) != before
+
+
+def test_a_notebook_reaches_what_it_imports_what_that_imports_and_what_it_runs():
+    text = 'from arcface_edu import build_model\n!python -m arcface_edu.dataset\nload_config("ms1mv3_r50")'
+    reached = {path.relative_to(ROOT / "arcface_edu").as_posix() for path in make_notebooks.reached(text)}
+    assert {
+        "models/iresnet.py",
+        "models/prelu.py",
+        "dataset.py",
+        "data/recordio.py",
+        "configs/ms1mv3_r50.py",
+    } <= reached
+    assert not {"export.py", "evaluation/ijb.py", "configs/ms1mv3_r100.py"} & reached
