@@ -44,7 +44,8 @@ def describe(device):
 def torchrun(*words, processes=2):
     """Run a module of the package in several processes: `torchrun("arcface_edu.course.workers", "rpc")`.
 
-    It is what a terminal would do. A notebook's own process must never fork itself; torchrun starts new ones. Each gets one thread.
+    It is what a terminal would do. A notebook's own process must never fork itself; torchrun starts new ones, of one
+    thread each.
     returns: what rank 0 printed.   raises: TrainingError with what it said instead.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
