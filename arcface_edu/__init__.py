@@ -12,6 +12,7 @@ from arcface_edu.evaluation.roc import tar_at_far
 from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.heads import MarginSoftmax, PartialFC
 from arcface_edu.models import build_model
+from arcface_edu.models.weights import load_model
 
 __all__ = [
     "MarginSoftmax",
@@ -24,6 +25,7 @@ __all__ = [
     "embed",
     "identify",
     "load_config",
+    "load_model",
     "open_faces",
     "pool_templates",
     "read_pairs",

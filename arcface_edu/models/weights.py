@@ -1,7 +1,12 @@
-"""Weights from a file into the network they belong to. A file is data: nothing in it is ever run."""
+"""Weights from a file into the network they belong to. A file is data: nothing in it is ever run.
+
+Read are state dicts as torch.save writes them (plain, under DistributedDataParallel's or torch.compile's prefix, or
+within a trainer's whole checkpoint), safetensors, and ONNX graphs, which can embed but not be trained on.
+"""
 
 import hashlib
 import pickle
+from pathlib import Path
 
 import torch
 
@@ -10,13 +15,22 @@ from arcface_edu.models import NETWORKS, build_model
 
 WRAPPINGS = ("state_dict_backbone", "state_dict", "model", "backbone")  # under which checkpoints keep the network's
 PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
+LAST_LAYER = ("features.bias", "features.layers.3.bias", "feature.3.bias")  # of IResNet, MobileFaceNet, ViT
+IN_FOLDERS = ("model.pt", "model.safetensors")  # of a run, and as `export --hub` writes it
 
 
-def load_model(path, network=None, embedding_size=None):
-    """The network whose weights are in `path` (.pt, .pth), in eval mode, and its name.
+def load_model(source, network=None, embedding_size=None):
+    """The network whose weights are in `source`, in eval mode, and its name.
 
+    source: a file (.pt, .pth, .safetensors, .onnx), or the folder of a run or of a published model.
     network, embedding_size: as for `build_model`; None = read from the shapes.   raises: CheckpointError, ConfigError.
+    An ONNX graph comes as a module that takes and gives what the networks do; its name is that of its file.
     """
+    path = weights_file(source)
+    if path.suffix == ".onnx":
+        from arcface_edu.models.onnx_graph import OnnxGraph  # an extra, and a slow import
+
+        return OnnxGraph(path), path.name
     state = read_state(path)
     if network is None:
         network = guess_network(state)
@@ -26,45 +40,94 @@ def load_model(path, network=None, embedding_size=None):
                 f"--network, to see what differs."
             )
     embedding_size = embedding_size or embedding_size_of(state)
-    return fill(
-        build_model(network, embedding_size), state, path, f"{network} with {embedding_size} dimensions"
-    ), network
+    model = build_model(network, embedding_size)
+    return fill(model, state, path, f"{network} with {embedding_size} dimensions"), network
+
+
+def load_into(model, source, name="the network of its config"):
+    """`model` with the weights of `source`, as `load_model` takes it, in eval mode.   raises: CheckpointError.
+
+    name: of the network, for the sentence that says what does not fit.
+    """
+    path = weights_file(source)
+    return fill(model, read_state(path), path, name)
+
+
+def weights_file(source):
+    """The file of weights that a path names: itself, or the one in the folder of a run or of a published model."""
+    source = Path(source)
+    path = next((source / name for name in IN_FOLDERS if (source / name).is_file()), source)
+    if path.is_dir():
+        raise CheckpointError(
+            f"{source} holds neither {' nor '.join(IN_FOLDERS)}: let the run finish, or name a file of weights."
+        )
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no {path}: name the folder of a run, as runs/drawn_faces, or a file of weights."
+        )
+    return path
 
 
 def fill(model, state, path, name="the network of its config"):
     """`model` with the tensors of a state dict, in eval mode; `path` and `name` are for the sentence if they differ."""
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        fits = guess_network(state)
-        lines = str(error).splitlines()[1:3]
-        raise CheckpointError(
-            f"{path} does not fit {name}; "
-            + (f"it fits {fits} with {embedding_size_of(state)}." if fits else f"{' '.join(map(str.strip, lines))}")
-        ) from None
+    ours = model.state_dict()
+    other_shape = [key for key in ours if key in state and state[key].shape != ours[key].shape]
+    if other_shape or ours.keys() != state.keys():
+        if fits := guess_network(state):
+            raise CheckpointError(f"{path} does not fit {name}; it fits {fits} with {embedding_size_of(state)}.")
+        shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(ours[key].shape)}" for key in other_shape]
+        differ = (
+            ("missing", [key for key in ours if key not in state]),
+            ("unknown", [key for key in state if key not in ours]),
+            ("of another shape", shapes),
+        )
+        found = "; ".join(f"{what}: {_some(keys)}" for what, keys in differ if keys)
+        raise CheckpointError(f"{path} does not fit {name}; {found}.")
+    model.load_state_dict(state)
     return model.eval()
 
 
 def read_state(path):
-    """dict name -> tensor in a checkpoint, without the wrappings that trainers put around it."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """dict name -> tensor in a file of weights, without the wrappings that trainers put around it."""
+    path = Path(path)
+    if path.suffix == ".onnx":
         raise CheckpointError(
-            f"{path} cannot be read as weights ({what[:120]}); wanted is a state dict as torch.save writes it."
-        ) from None
+            f"{path} is an ONNX graph, which can embed but not be trained: name the weights it is of."
+        )
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for name in WRAPPINGS:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dict of tensors: save the network's `state_dict()`.")
     for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in state):
+        if all(str(name).startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _read_torch(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        why = "it is broken, or holds objects whose loading could run code"
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    raise CheckpointError(
+        f"{path} cannot be read as weights ({why}); wanted is a state dict as torch.save writes it."
+    ) from None
+
+
+def _read_safetensors(path):
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError:
+        raise CheckpointError(f'{path} takes the package safetensors: pip install -e ".[export]".') from None
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} cannot be read as weights ({error}): fetch the file again.") from None
 
 
 def guess_network(state):
@@ -82,9 +145,8 @@ def guess_network(state):
 
 
 def embedding_size_of(state):
-    """The networks end in a BatchNorm over the embedding: the length of the last vector among their tensors."""
-    vectors = [len(value) for value in state.values() if value.ndim == 1 and len(value)]
-    return vectors[-1] if vectors else 512
+    """The networks end in a BatchNorm over the embedding; 512 where there is none of its names."""
+    return next((len(state[name]) for name in LAST_LAYER if name in state and state[name].ndim == 1), 512)
 
 
 def hash_of(path):
@@ -94,3 +156,7 @@ def hash_of(path):
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _some(names, limit=3):
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

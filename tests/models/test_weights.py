@@ -4,10 +4,11 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from arcface_edu.errors import CheckpointError
 from arcface_edu.models import NETWORKS, build_model
-from arcface_edu.models.weights import embedding_size_of, guess_network, hash_of, load_model, read_state
+from arcface_edu.models.weights import embedding_size_of, guess_network, hash_of, load_into, load_model, read_state
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,30 @@ def test_wrapped_as_trainers_do_it(tmp_path, state, wrap):
     model, network = load_model(saved(tmp_path, wrap(state)))
     assert network == "r10" and not model.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_safetensors_and_folders(tmp_path, state):
+    run, published = tmp_path / "run", tmp_path / "published"
+    run.mkdir()
+    published.mkdir()
+    torch.save(state, run / "model.pt")
+    save_file({f"module.{name}": value for name, value in state.items()}, published / "model.safetensors")
+    for source in (run, published, published / "model.safetensors"):
+        model, network = load_model(source)
+        assert network == "r10"
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+        assert torch.equal(load_into(build_model("r10", 32), source).fc.weight, state["fc.weight"])
+
+
+def test_safetensors_that_lie_about_their_size(tmp_path, state):
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    whole = path.read_bytes()
+    beyond = whole.replace(b'"data_offsets":[0,', b'"data_offsets":[9,', 1)
+    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff" * 7 + b"\x7f" + whole[8:], beyond):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"weights\.safetensors cannot be read as weights"):
+            read_state(path)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -71,8 +96,19 @@ def test_another_network_is_named(tmp_path, state):
     strange = saved(tmp_path, {name: value for name, value in state.items() if name != "fc.weight"})
     with pytest.raises(CheckpointError, match="fits none of the networks r10, r18"):
         load_model(strange)
-    with pytest.raises(CheckpointError, match=r"does not fit r10 .*fc\.weight"):
+    with pytest.raises(CheckpointError, match=r"does not fit r10 .*missing: fc\.weight\."):
         load_model(strange, "r10")
+    with pytest.raises(CheckpointError, match=r"missing: .* and \d+ more; unknown: z; of another shape: conv1\.weight"):
+        load_into(build_model("r10", 32), saved(tmp_path, {"conv1.weight": torch.ones(2), "z": torch.ones(2)}))
+
+
+def test_where_there_are_no_weights(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds neither model\.pt nor model\.safetensors: let the run finish"):
+        load_model(tmp_path)
+    with pytest.raises(CheckpointError, match=r"there is no .*/absent: name the folder of a run"):
+        load_into(build_model("r10", 32), tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="is an ONNX graph, which can embed but not be trained"):
+        read_state(tmp_path / "net.onnx")
 
 
 def test_hash(tmp_path):
