@@ -158,7 +158,10 @@ def plot_probability(scales, classes, margin=(1.0, 0.0, 0.0)):
         left.plot(ANGLES, probability(logits, s, count), color=color, linewidth=2, label=f"s = {s:g}")
     for number, color in zip(classes, shades(DIFFERENT, len(classes)), strict=True):
         right.plot(ANGLES, probability(logits, scale, number), color=color, linewidth=2, label=f"{number:,}")
-    for ax, title in ((left, f"{count:,} classes, several scales"), (right, f"s = {scale:g}, several numbers of classes")):
+    for ax, title in (
+        (left, f"{count:,} classes, several scales"),
+        (right, f"s = {scale:g}, several numbers of classes"),
+    ):
         ax.set(xlim=(0, 120), xticks=range(0, 121, 30), ylim=(-0.02, 1.02))
         dress(ax, title, OWN_ANGLE, "p of the target" if ax is left else "", key=True)
         ax.title.set_fontsize(11)
@@ -184,7 +187,9 @@ def plot_gradients(margins, scale=64.0, classes=10_000):
             factor = np.where(at < turn_of(margin), factor, np.nan) if gradient == "exact" else factor
             label = name if gradient == "exact" else None
             left.plot(at, factor, style, color=color if label else INK, linewidth=2, label=label)
-            right.plot(at, scale * wrong * factor * np.sin(np.radians(at)), style, color=color, linewidth=2, label=label)
+            right.plot(
+                at, scale * wrong * factor * np.sin(np.radians(at)), style, color=color, linewidth=2, label=label
+            )
     left.set(xlim=(0, 180), ylim=(-0.2, 4), xticks=range(0, 181, 30))
     right.set(xlim=(0, 180), xticks=range(0, 181, 30))
     right.set_ylim(bottom=0)

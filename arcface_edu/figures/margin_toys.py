@@ -70,8 +70,9 @@ def plot_margin_circle(angle=30.0, s=16.0, m1=1.0, m2=0.5, m3=0.0):
 
 def own_up_to(margin):
     """Degrees up to which the own class wins against a centre at right angles, on the way there."""
-    ahead = logit_at(ANGLES, margin, "exact") > np.sin(np.radians(ANGLES))
-    return float(ANGLES[ahead][-1]) if ahead.any() else 0.0
+    fine = np.linspace(0, 90, 9001)
+    ahead = logit_at(fine, margin, "exact") > np.sin(np.radians(fine))
+    return float(fine[ahead][-1]) if ahead.any() else 0.0
 
 
 def plot_sphere(azimuth=25.0, elevation=20.0, m1=1.0, m2=0.5, m3=0.0, centres=CUBE):
@@ -101,7 +102,9 @@ def plot_sphere(azimuth=25.0, elevation=20.0, m1=1.0, m2=0.5, m3=0.0, centres=CU
     ax.axis("off")
     share = np.mean(owners(even_points(4000), centres, margin) >= 0)
     title = f"{len(centres)} people own {share:.0%} of the sphere"
-    ax.set_title(title if share > 0.995 else f"{title},\nthe margin keeps the rest empty", fontsize=TITLE_SIZE, color=INK)
+    ax.set_title(
+        title if share > 0.995 else f"{title},\nthe margin keeps the rest empty", fontsize=TITLE_SIZE, color=INK
+    )
     return figure
 
 
