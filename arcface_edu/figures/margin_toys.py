@@ -109,7 +109,7 @@ def plot_sphere(azimuth=25.0, elevation=20.0, m1=1.0, m2=0.5, m3=0.0, centres=CU
 
 
 def owners(points, centres, margin):
-    """(P,) the class that wins at each point by the margin, or -1.   points: (P, D), centres: (C, D), all of length 1."""
+    """(P,) the class that wins at each point by the margin, or -1.   points: (P, D), centres: (C, D) of length 1."""
     nearest = torch.from_numpy(points @ centres.T).topk(2)
     wins = target_logit(nearest.values[:, 0], margin, "exact") >= nearest.values[:, 1]
     return torch.where(wins, nearest.indices[:, 0], -1).numpy()
