@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Address of a JupyterLab over a copy of the notebooks, with settings of its own, and the folder of its settings."""
+    """Address of a JupyterLab over a copy of the notebooks, and the folder of its own settings."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
     with socket.socket() as probe:
