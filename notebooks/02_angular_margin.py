@@ -15,7 +15,7 @@
 # | after | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 
 # %% [markdown]
-# Opened alone, in Colab for instance? Then first run `%pip install git+https://github.com/…` of the repository you have it from.
+# Opened alone, on Colab or elsewhere, run `%pip install git+https://github.com/...` with this repository's address first.
 
 # %%
 from arcface_edu.course.notebook import begin
@@ -43,7 +43,7 @@ losses = [F.cross_entropy(length * x @ W.T, own).item() for length in (1, 10)]
 print(f"loss {losses[0]:.2f}, ten times as long {losses[1]:.2f}")
 
 # %% [markdown]
-# The loss fell to a quarter and the face is not recognised any better: when two photographs are compared later, length
+# The loss fell to a fifth and the face is not recognised any better: when two photographs are compared later, length
 # is thrown away. Plain softmax can buy a low loss with length. So we take length from it: divide x and every W by their own.
 
 # %%
@@ -96,11 +96,12 @@ assert abs(math.exp(-loss.item()) - p) < 1e-4
 
 # %%
 for C in (10, 1_000, 93_431, 2_059_906):
-    print(f"{C:>9,} classes: s ≥ {least_scale(C, 0.9):.1f} for p = 0.9, {least_scale(C, 0.999):.1f} for p = 0.999")
+    scales = [f"{least_scale(C, p):.1f} for p = {p}" for p in (0.9, 0.999)]
+    print(f"{C:>9,} classes: s ≥ {', '.join(scales)}")
 
 # %% [markdown]
 # The need grows with ln C only: even for two million people 22 would do. Why then does everybody train with 64? The bound is
-# for embeddings *on* their centre. Real ones end 30° to 50° away from it, strangers are not on a simplex but at
+# for embeddings *on* their centre. Real ones stay tens of degrees away from it, strangers are not on a simplex but at
 # about 90°, and the margin takes more. Look at p against the angle:
 
 # %%
@@ -110,7 +111,7 @@ plot_probability(scales=(4, 8, 16, 32, 64), classes=(10, 1_000, 100_000, 10_000_
 
 # %% [markdown]
 # Left: with s = 8 nobody can be sure, with s = 64 the softmax is content at 75° and asks for nothing more. Right: a
-# million times as many strangers move that cliff by little. A large scale makes training possible *and lazy*. What is missing
+# million times as many strangers move that cliff by 13° only. A large scale makes training possible *and lazy*. What is missing
 # is a reason to come closer than 75°.
 #
 # ## One formula for the margin
@@ -132,8 +133,8 @@ plot_probability(scales=(4, 8, 16, 32, 64), classes=(10, 1_000, 100_000, 10_000_
 from arcface_edu.figures.geometry import plot_target_logits
 from arcface_edu.heads import MARGINS
 
-names = {"norm_softmax": "norm-softmax", "sphereface": "SphereFace", "cosface": "CosFace", "arcface": "ArcFace"}
-margins = {name: MARGINS[key] for key, name in names.items()}
+names = ("norm-softmax", "SphereFace", "CosFace", "ArcFace")
+margins = {name: MARGINS[name.lower().replace("-", "_")] for name in names}
 plot_target_logits(margins)
 
 # %% [markdown]
@@ -236,8 +237,8 @@ with torch.no_grad():  # autograd does not look
     logits += 0.5
     logits.cos_()
 (64 * logits).sum().backward()
-print(f"value {logits.item():.4f} = cos 0.8 = {math.cos(0.8):.4f}; gradient {cosine.grad.item():.1f}, not 155.4")
-assert cosine.grad.item() == 64
+print(f"value {logits.item():.4f}; gradient {cosine.grad.item():.1f}, not 155.4")
+assert cosine.grad.item() == 64 and math.isclose(logits.item(), math.cos(0.8))
 
 # %% [markdown]
 # It is 64: the gradient goes *straight through*, as if there had been no margin. The value is ArcFace's, the derivative is
@@ -281,7 +282,7 @@ def pulls_down_to(margin, s=64, classes=10_000):
 
 
 reach = {name: pulls_down_to(margin) for name, margin in margins.items()}
-print(reach)
+print({name: f"{degrees:.0f}°" for name, degrees in reach.items()})
 assert reach["norm-softmax"] - reach["ArcFace"] > 25
 
 # %% [markdown]
@@ -377,12 +378,13 @@ plot_random_angles()
 for d in (2, 8, 512):
     u, v = F.normalize(torch.randn(2, 20_000, d), dim=2)
     angles = (u * v).sum(1).clamp(-1, 1).acos().rad2deg()
-    print(f"d = {d:>3}: {angles.mean():.1f}° ± {angles.std():.1f}°, past 151.4°: {(angles > 151.4).float().mean():.1%}")
+    past = (angles > 151.4).float().mean()
+    print(f"d = {d:>3}: {angles.mean():.1f}° ± {angles.std():.1f}°, past 151.4°: {past:.1%}")
 assert abs(angles.std() - math.degrees(1 / math.sqrt(d))) < 0.1
 
 # %% [markdown]
-# So at the start of training every face is at 90° from every centre, its own too, and strangers stay there at no cost.
-# Nothing pushes them beyond: all the work is to draw a person's own faces in.
+# So at the start of training every face is at 90° from every centre, its own too. Strangers are where they should be by
+# themselves: the work is to draw a person's own faces in.
 #
 # ## By hand, and by the package
 #
@@ -402,19 +404,19 @@ def margin_softmax(embeddings, weight, labels, margin, s):
 from arcface_edu import MarginSoftmax
 
 
-def loss_and_gradients(loss_of, embeddings, weight):
-    loss = loss_of(embeddings)
-    return loss, *torch.autograd.grad(loss, (embeddings, weight))
+def with_gradients(loss, *of):
+    return loss, *torch.autograd.grad(loss, of)
 
 
 embeddings = torch.randn(32, 16, dtype=torch.float64, requires_grad=True)
 labels = torch.randint(0, 10, (32,))
 for name, margin in margins.items():
     head = MarginSoftmax(16, 10, margin=margin, scale=16, gradient="exact").double()
-    ours = loss_and_gradients(lambda x: margin_softmax(x, head.weight, labels, margin, 16), embeddings, head.weight)  # noqa: B023
-    theirs = loss_and_gradients(lambda x: head(x, labels), embeddings, head.weight)  # noqa: B023
+    loss = margin_softmax(embeddings, head.weight, labels, margin, 16)
+    ours = with_gradients(loss, embeddings, head.weight)
+    theirs = with_gradients(head(embeddings, labels), embeddings, head.weight)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
-    print(f"{name}: loss {ours[0]:.4f}, the same gradients")
+    print(f"{name}: loss {loss:.4f}, the same gradients")
 
 # %% [markdown]
 # And straight-through is the same function with the margin's own derivative switched off: the value of one, the slope of the other.
@@ -429,14 +431,15 @@ def straight_through(embeddings, weight, labels, m, s):
 
 
 head = MarginSoftmax(16, 10, scale=16).double()
-ours = loss_and_gradients(lambda x: straight_through(x, head.weight, labels, 0.5, 16), embeddings, head.weight)
-theirs = loss_and_gradients(lambda x: head(x, labels), embeddings, head.weight)
+loss = straight_through(embeddings, head.weight, labels, 0.5, 16)
+ours = with_gradients(loss, embeddings, head.weight)
+theirs = with_gradients(head(embeddings, labels), embeddings, head.weight)
 torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
 
 # %% [markdown]
 # ## Four published bugs
 #
-# Each was in code that people trained with; each trains without an error message. Written anew and shortened. Look
+# Each stood in code that people could train with; none gives an error message. Written anew and shortened. Look
 # for it before you run the cell after it.
 #
 # ### 1
@@ -497,10 +500,9 @@ head_3(face, torch.eye(2), torch.tensor([0])).backward()
 print("gradient on the centre:", face.grad)
 assert face.grad.isnan().any()
 unit = F.normalize(torch.randn(1000, 16))
-print(
-    f"{((unit * unit).sum(1) > 1).sum()} of 1,000 cosines of a vector with itself exceed 1: there the loss is NaN, too"
-)
-assert torch.sqrt(1 - (unit * unit).sum(1) ** 2).isnan().any()
+with_itself = (unit * unit).sum(1)
+print(f"{(with_itself > 1).sum()} of 1,000 cosines of a vector with itself exceed 1")
+assert torch.sqrt(1 - with_itself**2).isnan().any()
 
 # %% [markdown]
 # At cos θ = 1 the root has an infinite slope, times zero is NaN; and by rounding a cosine may exceed 1. One such face ends a run of days.
@@ -520,7 +522,9 @@ def head_4(embeddings, weight, labels, m=0.5, s=64.0):
 # %%
 from arcface_edu.errors import DataError
 
-print(f"labels 10 to 19 of 10 classes: loss {head_4(embeddings, weight, labels + 10):.4f} = {-math.log(1e-30):.4f}")
+loss = head_4(embeddings, weight, labels + 10)
+print(f"labels 10 to 19 of 10 classes: loss {loss:.4f}")
+assert math.isclose(loss, -math.log(1e-30), rel_tol=1e-5)
 try:
     MarginSoftmax(16, 10)(embeddings, labels + 10)
 except DataError as error:

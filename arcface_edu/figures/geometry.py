@@ -71,7 +71,7 @@ def plot_target_logits(margins, at=60.0, ax=None):
     high, low = max(values, key=values.get), min(values, key=values.get)
     ax.axvline(at, color=FAINT, linewidth=1.2, linestyle="--")
     ax.set(xlim=(0, 180), xticks=range(0, 181, 30))
-    title = f"At {at:.0f}° {high} writes down {values[high]:.2f}, {low} {values[low]:.2f}: the margin lowers the mark"
+    title = f"At {at:.0f}° {high} marks {values[high]:.2f}, {low} {values[low]:.2f}"
     dress(ax, title, OWN_ANGLE, "cos(m₁θ + m₂) − m₃", key=True)
     return figure
 

@@ -61,7 +61,7 @@ def test_the_probability_is_that_of_a_softmax():
 def test_target_logits_compare_where_they_say():
     figure = plot_target_logits(MARGINS, at=60)
     (ax,) = figure.axes
-    assert title(ax).startswith("At 60° norm-softmax writes down 0.50, ArcFace 0.02")
+    assert title(ax) == "At 60° norm-softmax marks 0.50, ArcFace 0.02"
     whole, turned = curves(ax, METHODS["ArcFace"])
     assert whole.get_xdata().max() <= turn_of(ARCFACE) < turned.get_xdata().min()
     assert turned.get_linestyle() == ":"
