@@ -113,7 +113,9 @@ def make_still(notebook):
 def small_png(encoded):
     """A base64 PNG with a palette of 160 colours: a third of the bytes, and no difference that an eye sees."""
     picture, buffer = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"), io.BytesIO()
-    picture.quantize(160, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    picture.quantize(160, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(
+        buffer, "PNG", optimize=True
+    )
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,8 @@ def lab(tmp_path_factory):
     """Address of a JupyterLab over a copy of the notebooks, and the folder of its own settings."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
+    for path in (home / "notebooks").glob("*.ipynb"):
+        empty(path)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,6 +59,15 @@ def lab(tmp_path_factory):
             yield address, settings
         finally:
             server.terminate()
+
+
+def empty(path):
+    """Take all outputs from a notebook: what a test then sees is its own run's."""
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, path)
 
 
 def wait_for(address, server, log, seconds=120):
@@ -103,7 +115,6 @@ def open_and_run(page, address, name):
     page.goto(f"{address}/lab/tree/{name}.ipynb?reset")
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell")
     page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'")
-    page.evaluate("document.querySelectorAll('.jp-CodeCell .jp-OutputArea-output').length")
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
     page.wait_for_function(
