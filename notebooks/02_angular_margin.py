@@ -191,10 +191,11 @@ def follow(figure, x, y, dx, dy):
     return dict(angle=math.degrees(math.atan2(max(up, 0), across)))
 
 
-sliders = dict(angle=(40, 0, 180), s=(16, 1, 64), m1=(1, 0.5, 2), m2=(0.5, 0, 1), m3=(0, 0, 0.6))
+ranges = dict(angle=(40, 0, 180, 1), s=(16, 1, 64, 1))
+ranges |= dict(m1=(1, 0.5, 2, 0.05), m2=(0.5, 0, 1, 0.05), m3=(0, 0, 0.6, 0.05))
 sliders = {
-    name: FloatSlider(value, min=low, max=high, step=(high - low) / 100, description=name)
-    for name, (value, low, high) in sliders.items()
+    name: FloatSlider(value, min=low, max=high, step=step, description=name)
+    for name, (value, low, high, step) in ranges.items()
 }
 Panel(plot_margin_circle, drag=follow, **sliders)
 
@@ -215,7 +216,8 @@ turn = dict(
 
 
 def roll(figure, x, y, dx, dy):
-    return dict(azimuth=turn["azimuth"].value - 180 * dx, elevation=turn["elevation"].value - 180 * dy)
+    azimuth = (turn["azimuth"].value - 180 * dx + 180) % 360 - 180
+    return dict(azimuth=azimuth, elevation=turn["elevation"].value - 180 * dy)
 
 
 Panel(plot_sphere, drag=roll, **turn)

@@ -24,10 +24,10 @@ MINUTE = 60_000  # milliseconds; limits are generous, nothing is timed
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+@pytest.fixture
+def lab(tmp_path):
     """Address of a JupyterLab over a copy of the notebooks, and the folder of its own settings."""
-    home = tmp_path_factory.mktemp("lab")
+    home = tmp_path
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
     for path in (home / "notebooks").glob("*.ipynb"):
         empty(path)
@@ -187,6 +187,7 @@ def test_a_notebook_runs_whole_and_its_first_panel_answers(lab, page, name, them
         now, box = picture_bytes(picture), picture.bounding_box()
         page.mouse.move(box["x"] + 0.35 * box["width"], box["y"] + 0.4 * box["height"])
         page.mouse.down()
+        now = changed(page, picture, now)
         page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.5 * box["height"], steps=5)
         page.mouse.up()
         changed(page, picture, now)
