@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -119,7 +120,7 @@ def open_and_run(page, address, name):
         page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
         page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
         page.wait_for_timeout(5_000)
-        if any(prompt != "[ ]:" for prompt in page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()):
+        if re.search(r"[*\d]", "".join(page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts())):
             break
     page.wait_for_function(
         """() => {
