@@ -1,4 +1,4 @@
-"""Training runs as a notebook follows them: one of its own process that is watched, and short ones, healthy and sick."""
+"""Training runs as a notebook follows them: long ones in a process of their own, and short ones, healthy and sick."""
 
 import contextlib
 import io
@@ -27,12 +27,13 @@ STOPPED = 128 + signal.SIGTERM  # the exit status of a run that was asked to sto
 
 
 class Run:
-    """`python -m arcface_edu.train CONFIG key=value ...` as a process of its own. Interrupting the notebook stops it."""
+    """`python -m arcface_edu.train CONFIG key=value ...` as a process of its own. An interrupt stops it, too."""
 
     def __init__(self, config, *words):
         self.folder = Path(load_config(config, words).output)
         self.began = time.time()
-        self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # a pipe would be full of progress bars soon
+        # Files, since a pipe would soon be full of progress bars.
+        self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
         command = [sys.executable, "-m", "arcface_edu.train", config, *words]
         self.process = subprocess.Popen(command, stdout=self.files[0], stderr=self.files[1], env=os.environ)
 

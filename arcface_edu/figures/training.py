@@ -7,53 +7,51 @@ from matplotlib.ticker import NullFormatter
 from arcface_edu.errors import DataError
 from arcface_edu.figures.angles import plot_target_angles
 from arcface_edu.figures.runs import plot_curves
-from arcface_edu.figures.style import (
-    FAINT, INK, LABEL_SIZE, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, method_color,
-)  # fmt: skip
+from arcface_edu.figures.style import INK, LABEL_SIZE, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, method_color
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def plot_number_formats(gradients, scale=1.0, ax=None):
+def plot_number_formats(gradients, power=0, ax=None):
     """Which powers of two each format reaches, over the gradients that it should hold.
 
-    gradients: (N,) magnitudes, any that are 0 are left out.   scale: what they are multiplied by, the loss scale.
+    gradients: (N,) magnitudes; those that are 0 are left out.   power: they are multiplied by 2^power, the loss scale.
     returns: Figure.   raises: DataError (no gradient above 0).
     """
     gradients = np.asarray(gradients, dtype=float)
-    powers = np.log2(gradients[gradients > 0] * scale)
+    powers = np.log2(gradients[gradients > 0]) + power
     if not len(powers):
         raise DataError("there is no gradient above 0 to draw")
     figure, ax = canvas(ax, size=(7.6, 3.6))
-    left, right = -60, 24  # beyond, fp32 and bf16 go on to 2^-149, 2^-133 and 2^128
-    ax.hist(
-        powers.clip(left, right),
-        bins=np.arange(left, right + 1),
-        color=SAME,
-        alpha=0.75,
-        weights=np.full(len(powers), 1 / len(powers)),
-    )
+    left, right = -60, 24  # fp32 and bf16 go on beyond, to 2^-149, 2^-133 and 2^128
+    shares = np.full(len(powers), 1 / len(powers))
+    ax.hist(powers.clip(left, right), np.arange(left, right + 1), weights=shares, color=SAME, alpha=0.75)
     top = ax.get_ylim()[1]
     for row, (name, dtype) in enumerate(FORMATS.items()):
-        info, y = torch.finfo(dtype), top * (1.12 + 0.13 * row)
-        smallest = np.log2(info.smallest_normal) + np.log2(info.eps)
-        for low, high, alpha in (
-            (smallest, np.log2(info.smallest_normal), 0.3),
-            (np.log2(info.smallest_normal), np.log2(info.max), 0.9),
-        ):
-            ax.plot(
-                np.clip([low, high], left, right), [y, y], color=INK, linewidth=7, alpha=alpha, solid_capstyle="butt"
-            )
-        ax.text(right + 1, y, name, va="center", fontsize=LABEL_SIZE, color=INK)
-    edge = np.log2(torch.finfo(torch.float16).smallest_normal) + np.log2(torch.finfo(torch.float16).eps)
-    ax.axvline(edge, color=INK, linewidth=1, linestyle=":")
+        smallest, normal, largest = reach(dtype)
+        for low, high, strength in ((smallest, normal, 0.3), (normal, largest, 0.9)):
+            ends, heights = np.clip([low, high], left, right), 2 * [top * (1.12 + 0.13 * row)]
+            ax.plot(ends, heights, color=INK, linewidth=7, alpha=strength, solid_capstyle="butt")
+        ax.text(right + 1, heights[0], name, va="center", fontsize=LABEL_SIZE, color=INK)
+    smallest, normal, largest = reach(FORMATS["fp16"])
+    for edge in (smallest, largest):
+        ax.axvline(edge, color=INK, linewidth=1, linestyle=":")
     ax.set(xlim=(left, right), ylim=(0, top * 1.5), yticks=[])
-    ax.set_xticks(range(left, right + 1, 12), [f"2^{power}" for power in range(left, right + 1, 12)])
-    lost = np.mean(powers < edge - 1)  # half the smallest number and less is rounded to 0
-    what = f"Scaled by {scale:,.0f}, " if scale != 1 else "Unscaled, "
-    title = f"{what}{lost:.1%} of these gradients are zero to fp16"
-    dress(ax, title, "magnitude of a gradient (pale bars: fewer digits)", "share")
+    ax.set_xticks(range(left, right + 1, 12), [f"2^{number}" for number in range(left, right + 1, 12)])
+    zero = np.mean(powers < smallest - 1)  # below half the smallest number, rounding gives 0
+    thin, infinite = np.mean((powers < normal) & (powers >= smallest - 1)), np.mean(powers > largest)
+    title = (
+        f"In fp16, times 2^{power:g}: {zero:.2%} become 0, {thin:.1%} keep few digits, {infinite:.2%} become infinite"
+    )
+    dress(ax, title, "size of a gradient (pale: fewer and fewer digits)", "share")
     return figure
+
+
+def reach(dtype):
+    """Powers of two of a format's smallest number, of its smallest with all digits, and of its largest."""
+    info = torch.finfo(dtype)
+    normal = np.log2(info.smallest_normal)
+    return normal + np.log2(info.eps), normal, np.log2(info.max)
 
 
 def plot_schedules(schedules, ax=None):
@@ -68,6 +66,7 @@ def plot_schedules(schedules, ax=None):
         rates = np.where(np.asarray(rates) > 0, rates, np.nan)
         ax.plot(epochs, rates, color=method_color(name, position), linewidth=2, label=name)
     ax.set_yscale("log")
+    ax.set_ylim(bottom=max(1e-5, ax.get_ylim()[0]))  # a line that goes down to 0 has no end here
     title = "Three steps or one line: both end far below where they began"
     dress(ax, title, "epoch", "learning rate (log)", key=True)
     return figure
@@ -105,7 +104,7 @@ def plot_clinic(courses, knows_nothing):
     ax.remove()
     axes = figure.subplots(3, len(courses), sharex=True, sharey="row", squeeze=False)
     healthy = next(iter(courses.values()))
-    kinds = (("loss", method_color("ArcFace")), ("target angle (degrees)", SAME), ("gradient norm (log)", "#882255"))
+    kinds = (("loss", method_color("ArcFace")), ("angle (degrees)", SAME), ("gradient (log)", "#882255"))
     for column, (name, course) in enumerate(courses.items()):
         for row, (kind, color) in enumerate(kinds):
             panel = axes[row, column]

@@ -22,7 +22,7 @@ def check_rate(rate):
     wrong = [step for step, value in said.items() if abs(value - right.rate(step)) > 1e-9]
     if not wrong:
         print(
-            f"Right: {right.peak:g} until step {first:,}, and a tenth of it after each of {first:,}, {second:,}, {third:,}."
+            f"Right: {right.peak:g}, and from the steps {first:,}, {second:,} and {third:,} on a tenth of what it was."
         )
         return True
     print(f"Not yet: {diagnose(said, right)}")
@@ -39,8 +39,8 @@ def diagnose(said, right):
         return f"rate(0) is {said[0]:g}, but there is no warm-up (warmup_epoch = -1): it begins at its peak, {peak:g}."
     if abs(said[first - 1] - peak) > 1e-9:
         return (
-            f"at step {first - 1:,}, the last before the first drop, the rate is {said[first - 1]:g} and should still be "
-            f"{peak:g}. decay_epoch counts epochs; how many steps has an epoch of {right.total_batch:,} images a step?"
+            f"at step {first - 1:,}, the last before the first drop, the rate is {said[first - 1]:g}; it should still "
+            f"be {peak:g}. decay_epoch counts epochs; how many steps of {right.total_batch:,} images has an epoch?"
         )
     if abs(said[first] - peak / 10) > 1e-9:
         return f"at step {first:,} epoch 10 is over and the rate should be {peak / 10:g}, not {said[first]:g}."
