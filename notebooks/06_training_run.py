@@ -124,6 +124,8 @@ with torch.device("meta"):
 # what is added equals what fades: 1/(1 − μ) times a plain step. **lr = 0.1 with μ = 0.9 walks like lr = 1.**
 
 # %%
+import numpy as np
+
 from arcface_edu.training.optim import build_optimizer
 
 line = torch.nn.Linear(1, 1)
@@ -133,7 +135,7 @@ for _ in range(60):
     line.weight.grad, line.bias.grad = torch.ones(1, 1), torch.zeros(1)
     optimizer.step()
     places.append(line.weight.item())
-steps = [first - second for first, second in zip(places, places[1:], strict=False)]
+steps = -np.diff(places)
 print(" ".join(f"{step:.3f}" for step in steps[::8]))
 assert abs(steps[-1] - 0.1 / (1 - 0.9)) < 0.01
 
@@ -189,8 +191,6 @@ for gpus in (1, 4, 8, 16):
 print(check_linear_rule(load_config("ms1mv3_r50_8gpus"), world_size=1))
 
 # %%
-import numpy as np
-
 from arcface_edu.figures.training import plot_schedules
 
 
@@ -228,7 +228,7 @@ for name, (epochs, values) in recipes.items():
 for dtype in (torch.float32, torch.bfloat16, torch.float16):
     info = torch.finfo(dtype)
     print(
-        f"{str(dtype):15s} largest {info.max:8.2e}, smallest {info.smallest_normal:8.2e}, next after 1: 1 + {info.eps:.1e}"
+        f"{dtype!s:15s} largest {info.max:8.2e}, smallest {info.smallest_normal:8.2e}, next after 1: 1 + {info.eps:.1e}"
     )
 assert torch.tensor(1.0, dtype=torch.bfloat16) + 0.003 == 1  # between 1 and 1.0078 bf16 has no number
 assert torch.tensor(300.0, dtype=torch.float16) ** 2 == float("inf")  # past 65,504 fp16 has none
