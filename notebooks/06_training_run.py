@@ -27,10 +27,12 @@ begin()
 # writes configs, and it runs here as it is. The cell saves it as a file, in a folder of this notebook's own.
 
 # %%
+import shutil
 from pathlib import Path
 
 HERE = Path("runs/course_06")  # all short runs of this notebook; the long one is at home in runs/drawn_faces
-HERE.mkdir(parents=True, exist_ok=True)
+shutil.rmtree(HERE, ignore_errors=True)  # of an earlier visit
+HERE.mkdir(parents=True)
 
 # %%
 # %%writefile runs/course_06/ms1m.py
@@ -276,7 +278,8 @@ Panel(lambda power: plot_number_formats(sizes, power), power=IntSlider(0, min=0,
 # %% [markdown]
 # Few vanish at the first step, but many lie where fp16 has few digits, and they shrink as the network learns: once a face
 # is recognised, its gradient is nearly 0. So fp16 trains with a *scaled* loss, and divides the gradients again before the
-# step. The best scale is the largest that does not overflow. The scaler finds it by trial: overflow, skip the step,
+# step. The best scale is the largest that does not overflow anywhere, and it is smaller than the picture suggests: gradients
+# of *weights* are sums over all pixels of all images. The scaler finds it by trial: overflow, skip the step,
 # halve; after 2,000 good steps, double. Here it is at work in the package's own step:
 
 # %%
@@ -365,9 +368,6 @@ print(f"step {lines[-1]['step']}: loss {lines[-1]['loss']:.2f}, target angle {li
 # **Predict**: how far apart are the two networks in the end: 1e-2, 1e-6, or 0?
 
 # %%
-import shutil
-
-shutil.rmtree(HERE / "stopped", ignore_errors=True)  # left by an earlier visit to this notebook
 words = [f"rec={crowd}", "batch_size=32", "num_epoch=1", "frequent=5"]
 alone = Run("drawn_faces", *words, f"output={HERE}/alone")
 alone.said()
