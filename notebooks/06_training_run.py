@@ -430,11 +430,12 @@ courses = {name: short_run("drawn_faces", *SHORT, f"output={HERE}/clinic", *keys
 # **Predict**: here they are, in another order. Which is which?
 
 # %%
+from arcface_edu.course.running import light
 from arcface_edu.figures.training import plot_clinic
 
 order = ["healthy", "far too high", "margin 1.5", "labels shuffled", "rate too low", "rate too high"]
 shown = {name if name == "healthy" else letter: courses[name][:3] for name, letter in zip(order, " ABCDE", strict=True)}
-plot_clinic(shown, knows_nothing)
+light(plot_clinic(shown, knows_nothing))
 
 # %% [markdown]
 # <details><summary>Their names</summary>

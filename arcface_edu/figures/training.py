@@ -22,7 +22,7 @@ def plot_number_formats(gradients, power=0, ax=None):
     powers = np.log2(gradients[gradients > 0]) + power
     if not len(powers):
         raise DataError("there is no gradient above 0 to draw")
-    figure, ax = canvas(ax, size=(7.6, 3.6))
+    figure, ax = canvas(ax, size=(7.6, 3.0))
     left, right = -60, 24  # fp32 and bf16 go on beyond, to 2^-149, 2^-133 and 2^128
     shares = np.full(len(powers), 1 / len(powers))
     ax.hist(powers.clip(left, right), np.arange(left, right + 1), weights=shares, color=SAME, alpha=0.75)
@@ -40,9 +40,7 @@ def plot_number_formats(gradients, power=0, ax=None):
     ax.set_xticks(range(left, right + 1, 12), [f"2^{number}" for number in range(left, right + 1, 12)])
     zero = np.mean(powers < smallest - 1)  # below half the smallest number, rounding gives 0
     thin, infinite = np.mean((powers < normal) & (powers >= smallest - 1)), np.mean(powers > largest)
-    title = (
-        f"In fp16, times 2^{power:g}: {zero:.2%} become 0, {thin:.1%} keep few digits, {infinite:.2%} become infinite"
-    )
+    title = f"Times 2^{power:g}, fp16 makes {zero:.2%} zero and {infinite:.2%} infinite, and blurs {thin:.1%}"
     dress(ax, title, "size of a gradient (pale: fewer and fewer digits)", "share")
     return figure
 
@@ -61,10 +59,11 @@ def plot_schedules(schedules, ax=None):
     """
     if not schedules:
         raise DataError("there is no schedule to draw")
-    figure, ax = canvas(ax, size=(7.6, 3.8))
+    figure, ax = canvas(ax, size=(7.6, 3.4))
+    widths = np.linspace(4.5, 1.8, len(schedules))  # where two are the same, both are seen
     for position, (name, (epochs, rates)) in enumerate(schedules.items()):
         rates = np.where(np.asarray(rates) > 0, rates, np.nan)
-        ax.plot(epochs, rates, color=method_color(name, position), linewidth=2, label=name)
+        ax.plot(epochs, rates, color=method_color(name, position), linewidth=widths[position], label=name)
     ax.set_yscale("log")
     ax.set_ylim(bottom=max(1e-5, ax.get_ylim()[0]))  # a line that goes down to 0 has no end here
     title = "Three steps or one line: both end far below where they began"
@@ -80,7 +79,7 @@ def plot_run(lines):
     """
     if not lines:
         raise DataError("the run has logged nothing yet")
-    figure, ax = canvas(size=(7.6, 8.4))
+    figure, ax = canvas(size=(7.2, 7.2))
     ax.remove()
     axes = figure.subplots(3, 1)
     axes[0].sharex(axes[1])
@@ -100,7 +99,7 @@ def plot_clinic(courses, knows_nothing):
     """
     if not courses:
         raise DataError("there is no run to draw")
-    figure, ax = canvas(size=(2.05 * len(courses) + 0.6, 5.6))
+    figure, ax = canvas(size=(1.9 * len(courses) + 0.5, 5.2))
     ax.remove()
     axes = figure.subplots(3, len(courses), sharex=True, sharey="row", squeeze=False)
     healthy = next(iter(courses.values()))

@@ -23,10 +23,8 @@ def test_the_reach_of_a_format_is_where_it_really_ends():
 
 def test_the_title_counts_what_fp16_loses():
     gradients = 2.0 ** np.array([-30.0, -20, -10, -10])
-    assert "25.00% become 0, 25.0% keep few digits, 0.00%" in title(plot_number_formats(gradients).axes[0])
-    assert "0.00% become 0, 0.0% keep few digits, 50.00% become inf" in title(
-        plot_number_formats(gradients, 27).axes[0]
-    )
+    assert "25.00% zero and 0.00% infinite, and blurs 25.0%" in title(plot_number_formats(gradients).axes[0])
+    assert "0.00% zero and 50.00% infinite, and blurs 0.0%" in title(plot_number_formats(gradients, 27).axes[0])
     real = torch.tensor(gradients).half()
     assert (real == 0).sum() == 1
 
