@@ -76,12 +76,14 @@ config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
 
 # %%
 from arcface_edu import load_config
+from arcface_edu.config import read_config_file
 
+block = read_config_file(HERE / "ms1m.py")
 written = load_config("runs/course_06/ms1m.py")
 shipped = load_config("ms1mv3_r50")
 different = {key for key in shipped if written[key] != shipped[key]}
 assert different == {"rec", "output"}
-print(f"{len(shipped)} keys, the block names 19 of them; against ms1mv3_r50 only {sorted(different)} differ")
+print(f"{len(shipped)} keys, the block names {len(block)} of them; against ms1mv3_r50 only {sorted(different)} differ")
 
 # %% [markdown]
 # What is misspelt is no new key but an error, and what is not there is said before anything is computed:
@@ -236,7 +238,7 @@ assert torch.tensor(1.0, dtype=torch.bfloat16) + 0.003 == 1  # between 1 and 1.0
 assert torch.tensor(300.0, dtype=torch.float16) ** 2 == float("inf")  # past 65,504 fp16 has none
 
 # %% [markdown]
-# bf16 is fp32 with 16 bits cut off: the same reach, three digits fewer than fp16 has. fp16 has the digits and not the
+# bf16 is fp32 with 16 bits cut off: the same reach, three binary digits fewer than fp16 has. fp16 has the digits and not the
 # reach. In both a weight near 1 could not take a step of 0.0001, which is why weights and optimizer stay in fp32.
 #
 # Is the reach needed? Here are real gradients: of all convolutions' outputs, at the default run's first step.
@@ -324,8 +326,8 @@ print(f"images {tuple(caught['images'].shape)}, weights finite: {bool(weights.is
       f"the largest {weights[weights.isfinite()].abs().max():.0e}")  # fmt: skip
 
 # %% [markdown]
-# The batch is innocent, the weights are absurd: two steps at this rate were enough. The checkpoint before them is not.
-# The sentence names the cures in the order in which to try them.
+# The batch is innocent, the weights are absurd: two steps at this rate were enough. The sentence
+# names the cures in the order in which to try them.
 #
 # ## The run
 #

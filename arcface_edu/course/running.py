@@ -67,7 +67,9 @@ class Run:
     def said(self):
         """What it printed, when it is over.  raises: TrainingError with its last words, if it failed."""
         status = self.process.wait()
-        printed, errors = (file.seek(0) or file.read() for file in self.files)
+        for file in self.files:
+            file.seek(0)
+        printed, errors = (file.read() for file in self.files)
         if status not in (0, STOPPED):
             raise TrainingError(f"the run ended with status {status}: {errors[-2000:]}")
         return printed.strip()
