@@ -6,7 +6,7 @@
 #
 # | | |
 # |---|---|
-# | you will see | a run from its config to its verification; fp16 overflowing; six patients and their diagnoses |
+# | you will see | a run from its config to its verification; fp16 overflowing; six runs and their diagnoses |
 # | you need | basic PyTorch; nothing is downloaded |
 # | takes | 3.0 minutes on two cores |
 # | before | [05 · A million people](05_partial_fc.ipynb) |
@@ -23,7 +23,7 @@ begin()
 # %% [markdown]
 # ## The config
 #
-# A run is data, code and a config. This one trained a published r50 on 93,431 people. It is the form in which InsightFace
+# A run is data, code and a config. This one is the recipe of an r50 on 93,431 people. It is the form in which InsightFace
 # writes configs, and it runs here as it is. The cell saves it as a file, in a folder of this notebook's own.
 
 # %%
@@ -305,7 +305,6 @@ assert True in taken
 # number, and no scaler helps. Let us make that happen: rate 1,000,000, no clipping, no warm-up.
 
 # %%
-
 from arcface_edu.course.running import short_run, take_people
 from arcface_edu.training.prepare import drawn_faces
 
@@ -426,7 +425,9 @@ PATIENTS = {
     "labels shuffled": [f"rec={dealt_out}"],
     "margin 1.5": ["margin_list=(1, 1.5, 0)"],
 }
-courses = {name: short_run("drawn_faces", *SHORT, f"output={HERE}/clinic", *keys) for name, keys in PATIENTS.items()}
+courses = {}
+for name, keys in PATIENTS.items():
+    courses[name] = short_run("drawn_faces", *SHORT, f"output={HERE}/{name.replace(' ', '_')}", *keys)
 
 # %% [markdown]
 # **Predict**: here they are, in another order. Which is which?
@@ -459,15 +460,12 @@ light(plot_clinic(shown, knows_nothing))
 # %%
 end = {name: [np.mean(values[-20:]) for values in course[:3]] for name, course in courses.items()}
 for name, (loss, angle, norm) in end.items():
-    print(
-        f"{name:16s} loss {loss:5.1f} ({loss - knows_nothing(angle):+5.1f} to ignorance), {angle:3.0f} degrees, norm {norm:.2g}"
-    )
+    above = loss - knows_nothing(angle)
+    print(f"{name:16s} loss {loss:5.1f}, {above:+5.1f} to ignorance, {angle:3.0f} degrees, gradient {norm:.2g}")
 
 # %%
-assert (
-    end["far too high"][1] < end["healthy"][1] - 20
-    and end["far too high"][0] > knows_nothing(end["far too high"][1]) - 2
-)
+assert end["far too high"][1] < end["healthy"][1] - 20
+assert end["far too high"][0] > knows_nothing(end["far too high"][1]) - 2
 assert abs(end["labels shuffled"][0] - knows_nothing(90)) < 1 and end["labels shuffled"][1] > 85
 assert end["rate too low"][2] > 5 * end["healthy"][2] > 5 * 2 * end["rate too high"][2]
 assert abs(end["margin 1.5"][1] - end["healthy"][1]) < 3 and end["margin 1.5"][0] > end["healthy"][0] + 10
@@ -494,19 +492,8 @@ assert end["healthy"][0] < knows_nothing(end["healthy"][1]) - 2
 import subprocess
 import sys
 
-command = [
-    sys.executable,
-    "-m",
-    "arcface_edu.plan",
-    "ms1mv3_r100",
-    "--gpus",
-    "8",
-    "--gpu",
-    "v100",
-    "--output",
-    HERE / "plan.png",
-]
-page = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+words = f"-m arcface_edu.plan ms1mv3_r100 --gpus 8 --gpu v100 --output {HERE}/plan.png".split()
+page = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout
 print("\n".join(page.splitlines()[:18]))
 
 # %% [markdown]
