@@ -49,9 +49,12 @@ tuple(faces.shape), faces.min().item(), faces.max().item()
 
 # %%
 from torch import nn
+from torch.nn import functional as F
+
 
 def conv(channels_in, channels_out=8):
     return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+
 
 class Block(nn.Module):
     def __init__(self, skip, norm):
@@ -63,13 +66,15 @@ class Block(nn.Module):
     def forward(self, x):
         return self.body(x) + x if self.skip else self.body(x)
 
+
 # %%
 def tower(skip, norm, depth=49):
     torch.manual_seed(1)
     blocks = [Block(skip, norm) for _ in range(depth)]
     return nn.Sequential(conv(3), *blocks, nn.Flatten(), nn.Linear(8 * 14 * 14, 8))
 
-small = nn.functional.avg_pool2d(faces, 8)  # (8, 3, 14, 14): the blocks are what counts here, not the pixels
+
+small = F.avg_pool2d(faces, 8)  # (8, 3, 14, 14): the blocks are what counts here, not the pixels
 tower(skip=True, norm=True)(small).shape
 
 # %% [markdown]
@@ -77,13 +82,20 @@ tower(skip=True, norm=True)(small).shape
 # How large is it when it comes to block 1, compared with block 49: about the same, much smaller, much larger? For each
 # of the four towers?
 
+
 # %%
 def gradient_norms(network):
-    nn.functional.cross_entropy(network(small), labels).backward()
+    F.cross_entropy(network(small), labels).backward()
     return [block.body[1].weight.grad.double().norm().item() for block in network[1:50]]
 
-ways = {"skip, BN": (True, True), "skip, no BN": (True, False), "no skip, BN": (False, True), "no skip, no BN": (False, False)}
-norms = {name: gradient_norms(tower(*way)) for name, way in ways.items()}
+
+names = {
+    (True, True): "skip, BN",
+    (True, False): "skip, no BN",
+    (False, True): "no skip, BN",
+    (False, False): "no skip, no BN",
+}
+norms = {name: gradient_norms(tower(*way)) for way, name in names.items()}
 
 # %%
 from arcface_edu.figures.resnet import plot_gradient_norms
@@ -111,11 +123,12 @@ print({name: f"{value:.1f}" for name, value in ratio.items()}, f"{max(norms['no 
 # **Predict**: eight faces, one of each person. Even a poor network should learn eight pictures by heart. Which of
 # the towers can, in 30 steps?
 
+
 # %%
 def learn_by_heart(network, steps=30):
     losses, optimizer = [], torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
     for _ in range(steps):
-        loss = nn.functional.cross_entropy(network(small), labels)
+        loss = F.cross_entropy(network(small), labels)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -123,11 +136,13 @@ def learn_by_heart(network, steps=30):
         losses.append(loss.item())
     return losses
 
+
 # %%
 import math
 from arcface_edu.figures.resnet import plot_losses
 
-losses = {name: learn_by_heart(tower(*ways[name])) for name in ("skip, BN", "no skip, BN", "no skip, no BN")}
+towers = {names[way]: tower(*way) for way in ((True, True), (False, True), (False, False))}
+losses = {name: learn_by_heart(network) for name, network in towers.items()}
 plot_losses(losses, chance=math.log(8))
 
 # %%
@@ -151,6 +166,7 @@ plot_blocks()
 # %% [markdown]
 # Read from top to bottom, that is the whole class:
 
+
 # %%
 class ByHand(nn.Module):
     def __init__(self, c_in, c_out, stride):
@@ -165,6 +181,7 @@ class ByHand(nn.Module):
     def forward(self, x):
         y = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         return y + (x if self.downsample is None else self.downsample(x))
+
 
 # %% [markdown]
 # The names are those of the package, which are those of the published checkpoints; so one's weights fit the other. Are
@@ -187,12 +204,13 @@ for c_in, c_out, stride in ((64, 64, 1), (64, 128, 2)):
 # `None` where the shape stays. The check compares your answer with torchvision's, number for number.
 
 # %%
-from torch.nn import functional as F
 from arcface_edu.course.checks.resnet import check_resnet_block
+
 
 def resnet_block(block, x):
     """(B, C_in, H, W) -> (B, C_out, H / stride, W / stride)"""
     return None  # yours
+
 
 check_resnet_block(resnet_block)
 
@@ -207,6 +225,8 @@ check_resnet_block(resnet_block)
 # <details><summary>Solution</summary>
 #
 # ```python
+# from torch.nn import functional as F
+#
 # def resnet_block(block, x):
 #     skip = x if block.downsample is None else block.downsample(x)
 #     x = F.relu(block.bn1(block.conv1(x)))
@@ -228,16 +248,16 @@ from arcface_edu import build_model
 
 torch.manual_seed(0)
 model = build_model("r50")
-outputs = {}
+outputs, added = {}, {}
 for number, block in enumerate(model.layer3):
     block.register_forward_hook(lambda module, given, made, number=number: outputs.update({number: made}))
-    block.bn3.register_forward_hook(lambda module, given, made, number=number: outputs.update({f"added by {number}": made}))
+    block.bn3.register_forward_hook(lambda module, given, made, number=number: added.update({number: made}))
 
 with torch.no_grad():
     embeddings = model(faces[:2])
 
 # %%
-total = outputs[0] + sum(outputs[f"added by {number}"] for number in range(1, 14))
+total = outputs[0] + sum(added[number] for number in range(1, 14))
 torch.testing.assert_close(outputs[13], total, rtol=1e-4, atol=1e-3)
 print(f"largest difference {(outputs[13] - total).abs().max():.0e}, of numbers up to {total.abs().max():.0f}")
 
@@ -280,6 +300,7 @@ plot_stages(people[0], strength)
 # A cell after the stem looks at 3 × 3 pixels. Each 3 × 3 convolution adds one cell on every side, and cells lie one, two,
 # four ... pixels apart, twice as far after every stride. That is all one needs:
 
+
 # %%
 def receptive_fields(blocks):
     """Side of the square of pixels that a cell depends on, after each stage."""
@@ -291,6 +312,7 @@ def receptive_fields(blocks):
         sides.append(side)
     return sides
 
+
 sides = receptive_fields((3, 4, 14, 3))  # r50
 sides
 
@@ -300,16 +322,19 @@ sides
 # The gradient tells whether that is true: of the cell in the middle of a map, backwards to the pixels. A pixel with
 # gradient 0 could be changed at will, and the cell would not notice.
 
+
 # %%
-def reach(stage, network=model.eval(), images=faces[:1]):
-    """How much the middle cell of a stage's map depends on each pixel: (B, 112, 112)"""
+def reach(stage, images):
+    """How much the middle cell of the first image's map depends on each pixel of all images: (B, 112, 112)"""
     images = images.clone().requires_grad_()
-    network(images)
+    model(images)
     middle = stages[stage].shape[-1] // 2
     (gradient,) = torch.autograd.grad(stages[stage][0, :, middle, middle].sum(), images)
     return gradient.abs().sum(1)
 
-seen = {stage: reach(stage) for stage in range(1, 5)}
+
+model.eval()
+seen = {stage: reach(stage, faces[:1]) for stage in range(1, 5)}
 
 # %%
 for stage, side in enumerate(sides, start=1):
@@ -333,7 +358,8 @@ plot_reach(people[0], {f"stage {stage}, one cell": gradient[0] for stage, gradie
 # depends on every pixel, also of the *other* people's photographs:
 
 # %%
-together = reach(1, network=model.train(), images=faces[:2])
+model.train()
+together = reach(1, faces[:2])
 assert (together > 0).all()
 print(f"{together[1].sum() / together.sum():.2%} of the gradient goes to somebody else's face")
 
@@ -346,6 +372,7 @@ print(f"{together[1].sum() / together.sum():.2%} of the gradient goes to somebod
 # **Predict**: r100 has about twice the blocks of r50. Does it have twice the parameters? Does it do twice the work? And which
 # part of r50 has the most parameters?
 
+
 # %%
 def block_on_paper(a, b, side, stride):
     """(parameters, multiply-adds) of a block from a to b channels on a map of side × side cells."""
@@ -354,46 +381,56 @@ def block_on_paper(a, b, side, stride):
     norms = 2 * a + 2 * b + b + 2 * b + (2 * b if stride == 2 else 0)
     return first + second + shortcut + norms, first * side**2 + (second + shortcut) * after**2
 
+
 block_on_paper(256, 256, side=14, stride=1)
+
 
 # %%
 def network_on_paper(blocks):
     parts, a, side = {"stem": (27 * 64 + 2 * 64 + 64, 27 * 64 * 112**2)}, 64, 112
-    for stage, (count, b) in enumerate(zip(blocks, (64, 128, 256, 512)), start=1):
+    for stage, (count, b) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True), start=1):
         strided, plain = block_on_paper(a, b, side, 2), block_on_paper(b, b, side // 2, 1)
-        parts[f"stage {stage}"] = tuple(one + (count - 1) * other for one, other in zip(strided, plain))
+        parts[f"stage {stage}"] = tuple(strided[kind] + (count - 1) * plain[kind] for kind in (0, 1))
         a, side = b, side // 2
     last = 7 * 7 * 512 * 512
     parts["last layer"] = last + 512 + 2 * 512 + 2 * 512, last  # its bias, the BN before it and the BN after it
     return parts
+
 
 # %% [markdown]
 # Now count, in the package's own networks: parameters by their number of elements, multiply-adds by PyTorch's counter,
 # which takes two operations for each.
 
 # %%
+import time
 from torch.utils.flop_counter import FlopCounterMode
+
 
 def counted(network):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(faces[:1])
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
 
+
+def timed(network):
+    began = time.perf_counter()
+    with torch.inference_mode():
+        network(faces[:2])
+    return time.perf_counter() - began  # seconds; for the last section
+
+
 # %%
-import time
 from arcface_edu.models.iresnet import NETWORKS
 
 sizes, seconds = {}, {}
 for name in ("r18", "r34", "r50", "r100", "r200"):
     network = build_model(name)
     parameters, work = sizes[name] = counted(network)
-    on_paper = tuple(map(sum, zip(*network_on_paper(NETWORKS[name]["blocks"]).values())))
-    with torch.inference_mode():
-        began = time.perf_counter()
-        network(faces[:2])
-        seconds[name] = time.perf_counter() - began
-    print(f"{name:5s} {parameters:12,} parameters  {work / 1e9:6.3f} G multiply-adds   on paper the same: {(parameters, work) == on_paper}")
-    assert (parameters, work) == on_paper
+    parts = network_on_paper(NETWORKS[name]["blocks"]).values()
+    match = (parameters, work) == tuple(sum(part[kind] for part in parts) for kind in (0, 1))
+    print(f"{name:5s} {parameters:11,} parameters {work / 1e9:7.3f} G multiply-adds   match: {match}")
+    assert match
+    seconds[name] = timed(network)
 
 # %% [markdown]
 # The numbers that InsightFace publishes are 43,590,848 and 65,156,160 parameters, and 6.309 and 12.090 G multiply-adds
@@ -410,7 +447,8 @@ assert [round(sizes[name][1] / 1e9, 3) for name in ("r50", "r100")] == [6.309, 1
 from arcface_edu.figures.resnet import plot_budget
 
 parts = network_on_paper(NETWORKS["r50"]["blocks"])
-budgets = {kind: {part: both[i] for part, both in parts.items()} for i, kind in enumerate(("parameters", "multiply-adds"))}
+budgets = {"parameters": {part: costs[0] for part, costs in parts.items()}}
+budgets["multiply-adds"] = {part: costs[1] for part, costs in parts.items()}
 plot_budget(budgets, "last layer")
 
 # %%

@@ -154,7 +154,7 @@ def plot_stages(face, maps):
     face: uint8 (3, H, W).   maps: dict title -> (side, side), one value for each cell.   returns: Figure.
     """
     figure, panels = _panels(1 + len(maps))
-    _show(panels[0], np.asarray(face).transpose(1, 2, 0), f"the face: {face.shape[-1]} × {face.shape[-1]}, 3 colours")
+    _show(panels[0], np.asarray(face).transpose(1, 2, 0), f"{face.shape[-1]} × {face.shape[-1]}, 3 colours")
     for ax, (title, values) in zip(panels[1:], maps.items(), strict=True):
         _show(ax, np.asarray(values), title, cmap="magma")
     return figure
