@@ -1,0 +1,64 @@
+"""Exercises on residual networks: each check compares with a network that is not ours, and says what is wrong."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
+
+
+def check_resnet_block(forward):
+    """Is `forward(block, x)` what torchvision's BasicBlock makes of x?  Says what is wrong; returns True if nothing is.
+
+    block: a BasicBlock, with conv1, bn1, conv2, bn2 and downsample, None where the shape stays.   x: (B, C, H, W).
+    """
+    for what, block, x in blocks_to_try():
+        with torch.no_grad():
+            try:
+                answer = forward(block, x)
+            except (RuntimeError, TypeError) as error:
+                print(f"On {what} it stops: {error}".splitlines()[0])
+                return False
+            problem = what_is_wrong(answer, block, x)
+        if problem:
+            print(f"On {what}: {problem}")
+            return False
+    print("Right: number for number what torchvision's block gives, where the shape stays and where it changes.")
+    return True
+
+
+def blocks_to_try():
+    """(what it is, the block, an input): one that keeps the shape, one that halves the map."""
+    generator = torch.Generator().manual_seed(0)
+    shrink = nn.Sequential(nn.Conv2d(8, 16, 1, stride=2, bias=False), nn.BatchNorm2d(16))
+    kinds = {"a block that keeps the shape": BasicBlock(8, 8)}
+    kinds["a block that halves the map"] = BasicBlock(8, 16, stride=2, downsample=shrink)
+    for what, block in kinds.items():
+        for value in (*block.parameters(), *block.buffers()):
+            if value.is_floating_point():
+                value.data.uniform_(-0.5, 1.0, generator=generator).add_(0.0 if value.ndim > 1 else 0.75)
+        yield what, block.eval(), torch.randn(2, 8, 6, 6, generator=generator)
+
+
+def what_is_wrong(answer, block, x):
+    """A sentence on how an answer differs from the block's own, or None."""
+    right = block(x)
+    if not isinstance(answer, torch.Tensor):
+        return f"it returns {answer!r}, no tensor; write the block from the picture."
+    if answer.shape != right.shape:
+        return f"{tuple(x.shape)} should become {tuple(right.shape)}, and becomes {tuple(answer.shape)}."
+    if torch.allclose(answer, right, rtol=1e-4, atol=1e-4):
+        return None
+    skip = x if block.downsample is None else block.downsample(x)
+    first = block.bn1(block.conv1(x))
+    branch = block.bn2(block.conv2(F.relu(first)))
+    mistakes = {
+        "the last ReLU is missing: it comes after the sum.": branch + skip,
+        "the last ReLU comes after the sum, not before.": F.relu(branch) + skip,
+        "the input is not added.": F.relu(branch),
+        "between the two convolutions a ReLU is missing.": F.relu(block.bn2(block.conv2(first)) + skip),
+        "a BN is missing: one follows each convolution.": F.relu(block.conv2(F.relu(first)) + skip),
+    }
+    for sentence, wrong in mistakes.items():
+        if torch.allclose(answer, wrong, rtol=1e-4, atol=1e-4):
+            return sentence
+    return f"the numbers are off by up to {(answer - right).abs().max():.2g}; go through the picture layer by layer."
