@@ -30,8 +30,27 @@ def main():
     angles.main([str(RUNS / "drawn_faces"), str(RUNS / "softmax"), "--output", str(RUNS / "angles")])
     for name in ("closest_ArcFace", "norm_faces_ArcFace", "nearest_centres", "pairs_drawn"):
         shutil.copyfile(RUNS / "angles" / f"angles_{name}.png", HERE / f"angles_{name}.png")
+    draw_hero()
+    save(plot_blocks(), HERE / "blocks.png")
+    save(plot_dp_ddp(), HERE / "dp_ddp.png")
     draw_sharpening()
     draw_eight_people()
+
+
+def draw_hero():
+    trained = open_trained(RUNS / "drawn_faces")
+    images, is_same = read_pairs(next(iter(find_pair_files(trained.config, Path(trained.config.rec)))))
+    degrees = np.degrees(np.arccos(verify_pairs(embed(trained.model, images), is_same)["cosines"].clip(-1, 1)))
+
+    def typical(kind):
+        """The pair of that kind whose angle is the most ordinary: (first, second, degrees)."""
+        places = np.flatnonzero(kind)
+        place = places[np.abs(degrees[places] - np.median(degrees[places])).argmin()]
+        return decode(images[2 * place]), decode(images[2 * place + 1]), degrees[place]
+
+    people = [[decode(photo) for photo in draw_person(seed=0, person=person, photos=3)] for person in (200, 205)]
+    hero = plot_hero(people, degrees, is_same, (typical(is_same), typical(~is_same)))
+    hero.savefig(HERE / "arcface.png")
 
 
 def draw_sharpening():
