@@ -4,6 +4,11 @@
     torchrun --nproc_per_node=2 -m arcface_edu.course.workers rpc          one process asks another for a logit
     torchrun --nproc_per_node=2 -m arcface_edu.course.workers shuffle      who sees which images, the rank forgotten
     torchrun --nproc_per_node=2 -m arcface_edu.course.workers head         class centres that nobody keeps together
+    torchrun --nproc_per_node=4 -m arcface_edu.course.workers ring         a sum made of sends to the next rank alone
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers buckets      when gradients travel, on a timeline
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers accumulate   messages of a step of several backward passes
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers bn           statistics that only rank 0 writes down
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers uneven       a rank that is through before the others
 
 Rank 0 tells what happened; its last line is the same as JSON, for a notebook to read.
 """
@@ -19,6 +24,7 @@ from torch.distributed import rpc
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from arcface_edu.course import faults, traffic
 from arcface_edu.data.loader import ShuffledBatches
 from arcface_edu.errors import ConfigError, speaks_plainly
 from arcface_edu.heads import MarginSoftmax
@@ -40,7 +46,7 @@ def main(argv=None):
     tasks.add_parser("all_reduce", help=summary(all_reduce)).add_argument(
         "--operation", choices=("mean", "sum"), default="mean", help="sum: what it is like to forget the division"
     )
-    for name in ("rpc", "shuffle", "head"):
+    for name in list(TASKS)[1:]:
         tasks.add_parser(name, help=summary(TASKS[name]))
     options = vars(parser.parse_args(argv))
     name = options.pop("task")
@@ -190,6 +196,7 @@ def head_apart(world, steps=30):
 
 
 TASKS = dict(all_reduce=all_reduce, rpc=remote_calls, shuffle=shuffle, head=head_apart)
+TASKS |= {task.__name__: task for task in (traffic.ring, traffic.buckets, traffic.accumulate, faults.bn, faults.uneven)}
 
 if __name__ == "__main__":
     main()
