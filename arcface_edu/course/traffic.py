@@ -29,10 +29,10 @@ def ring(world, numbers=1_000_000):
     rounds = [ones.tolist()] + [ones.tolist() for _ in ring_all_reduce(ones, world)]
     contributions = [list(step) for step in zip(*everyones(rounds), strict=True)]  # (steps + 1, ranks, chunks)
 
-    share = sent / tensor.nbytes
-    print(f"{world.size} ranks sum {tensor.nbytes:,} bytes in {len(rounds) - 1} steps; all_reduce finds the same: {equal}")
-    print(f"  each rank sends        {sent:>12,} bytes, {share:.2f} times the tensor")
-    print(f"  through one rank       {2 * (world.size - 1) * tensor.nbytes:>12,} bytes would pass, were it to collect and return")
+    collected = 2 * (world.size - 1) * tensor.nbytes
+    print(f"{world.size} ranks sum {tensor.nbytes:,} bytes in {len(rounds) - 1} steps; as all_reduce does: {equal}")
+    print(f"  each rank sends {sent:,} bytes, {sent / tensor.nbytes:.2f} times the tensor")
+    print(f"  were one rank to collect and return, {collected:,} bytes would pass through it")
     return dict(equal=equal, bytes=tensor.nbytes, sent=everyones(sent), contributions=contributions)
 
 
