@@ -13,8 +13,7 @@ from arcface_edu.models import build_model
 from arcface_edu.training.distributed import averaging, everyones
 from arcface_edu.training.profiling import describe, read_timeline
 
-BATCH, DIMENSION = 8, 128
-SEVERAL, ONE = "buckets of 2 MB", "one bucket"
+ONE, SEVERAL = "one bucket", "buckets of 0.5 MB"
 
 
 def ring(world, numbers=1_000_000):
@@ -60,13 +59,13 @@ def buckets(world, batch=16):
     """DDP: gradients that travel while the backward pass goes on, and gradients that wait for its end; recorded"""
     timelines, messages = {}, {}
     images = draw_images(world, batch)
-    for way, megabytes in ((ONE, 1000), (SEVERAL, 2)):
-        together = DistributedDataParallel(build_small(), bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
+    for way, megabytes in ((ONE, 1000), (SEVERAL, 0.5)):
+        together = DistributedDataParallel(build("r10"), bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
         sent = count_messages(together)
         optimizer = torch.optim.SGD(together.parameters(), lr=1e-3)
         line, messages[way] = record(together, optimizer, images, sent)
         timelines[way] = everyones(line)
-        print(f"{way:15s} {messages[way]} messages a step; rank 0: {describe(line)}")
+        print(f"{way:17s} {messages[way]} messages a step; rank 0: {describe(line)}")
     plain = {
         way: [{kind: spans if kind == "phases" else spans.tolist() for kind, spans in line.items()} for line in lines]
         for way, lines in timelines.items()
@@ -74,7 +73,7 @@ def buckets(world, batch=16):
     return dict(messages=messages, timelines=plain)
 
 
-def record(together, optimizer, images, sent, skipped=4):
+def record(together, optimizer, images, sent, skipped=2):
     """(timeline of one step, see `read_timeline`; its number of messages). The first steps are unlike all others."""
 
     def step():
@@ -91,7 +90,6 @@ def record(together, optimizer, images, sent, skipped=4):
         plan = schedule(wait=skipped, warmup=1, active=1, repeat=1)
         with profile(schedule=plan, on_trace_ready=lambda seen: seen.export_chrome_trace(str(trace))) as recorder:
             for _ in range(skipped + 2):
-                dist.barrier()  # all begin together: what a rank waits for is then this step's own
                 sent.clear()
                 step()
                 recorder.step()
@@ -102,7 +100,7 @@ def accumulate(world, micro_batches=4):
     """A step of several backward passes: with a message after each, and with `no_sync` until the last"""
     gradients, messages, megabytes = {}, {}, {}
     for way in ("after each", "after the last"):
-        together = DistributedDataParallel(build_small())
+        together = DistributedDataParallel(build("r10"))
         sent = count_messages(together)
         for number, images in enumerate(draw_images(world, micro_batches * 2).chunk(micro_batches)):
             last = number == micro_batches - 1
@@ -129,10 +127,10 @@ def count_messages(together):
     return sent
 
 
-def build_small():
+def build(network):
     """The same network on all ranks, its BN at rest."""
     torch.manual_seed(0)
-    return build_model("r10", DIMENSION).eval()
+    return build_model(network).eval()
 
 
 def draw_images(world, count):
