@@ -9,40 +9,47 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from arcface_edu.config import load_config
 from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode, to_input
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import average_bn_statistics, batch_norms, everyones
+from arcface_edu.training.distributed import average_bn_statistics, distribute, everyones
 
 PATIENCE = 3  # seconds until a message that nobody answers is given up
 
 
 def bn(world, batches=30, batch=8):
     """BN: each rank's running statistics are those of its own images, and only rank 0 writes them down"""
+    people = torch.cat([draw_faces(person) for person in range(40, 40 + 2 * world.size)])
+    mine, new_face = people[world.rank :: world.size], draw_faces(60)  # dealt out, so that all see all people
     torch.manual_seed(0)
     model = build_model("r10", 128)
-    together = DistributedDataParallel(model, broadcast_buffers=False)
-    images, looked_at = draw_faces(40 + world.rank), draw_faces(60)  # a rank trains on people of its own
+    together = distribute(model, load_config(), torch.device("cpu"))  # as the trainer does
     generator = torch.Generator().manual_seed(world.rank)
     with torch.no_grad():
-        for _ in range(batches):
-            together(images[torch.randint(len(images), (batch,), generator=generator)])
-    degrees = {}
-    for moment in ("each its own", "averaged"):
-        if moment == "averaged":
-            average_bn_statistics(model)
-        first, *_, last = everyones(embed_with_own_statistics(model, looked_at))
-        degrees[moment] = (first * last).sum(1).clamp(max=1).acos().rad2deg().mean().item()
-        print(f"{moment:14s} one photograph, embedded by rank 0 and by the last: {degrees[moment]:5.2f} degrees apart")
+        for _ in range(batches):  # nothing is learnt: the weights stay as they are, statistics gather
+            together(mine[torch.randint(len(mine), (batch,), generator=generator)])
+    own = degrees_apart(model, new_face)
+    average_bn_statistics(model)
+    averaged = degrees_apart(model, new_face)
+    print("a new face, embedded by rank 0 and by the last rank:")
+    print(f"  each with its own statistics        {own:5.1f} degrees apart")
+    print(f"  with statistics averaged over ranks {averaged:5.1f} degrees apart")
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     same_weights = all(torch.equal(weights, other) for other in everyones(weights))
-    print(f"all this with the same weights on every rank: {same_weights}")
-    return dict(degrees=degrees, same_weights=same_weights, layers=len(batch_norms(model)))
+    print(f"the same weights on every rank: {same_weights}")
+    return dict(own=own, averaged=averaged, same_weights=same_weights)
 
 
-def draw_faces(person, photos=24):
+def draw_faces(person, photos=12):
     """Photographs of one drawn person, (photos, 3, 112, 112) float in [-1, 1]."""
     return to_input(torch.stack([decode(photo) for photo in draw_person(0, person, photos)]))
+
+
+def degrees_apart(model, images):
+    """Mean angle between the embeddings of rank 0 and of the last rank, each by the running statistics it has."""
+    first, *_, last = everyones(embed_with_own_statistics(model, images))
+    return (2 * ((first - last).norm(dim=1) / 2).asin()).rad2deg().mean().item()
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ Rank 0 tells what happened; its last line is the same as JSON, for a notebook to
 
 import argparse
 import json
+import os
 import warnings
 
 import torch
@@ -121,7 +122,10 @@ def all_reduce(world, operation="mean"):
     print(f"  averaged by hand - by one process              {to_one_process:.1e}")
     equal = max(to_ddp, to_one_process) < 1e-5  # float32 adds in another order
     differences = dict(before=before, to_ddp=to_ddp, to_one_process=to_one_process)
-    return dict(operation=operation, equal=equal, messages=messages, numbers=len(whole), differences=differences)
+    machine = int(os.environ["GROUP_RANK"])  # the place of this process's torchrun among all of them
+    places = everyones((world.rank, machine, world.local_rank))
+    found = dict(messages=messages, numbers=len(whole), differences=differences, places=places)
+    return dict(operation=operation, equal=equal, **found)
 
 
 def largest_difference(gradient, reference):

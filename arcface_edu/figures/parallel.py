@@ -10,6 +10,7 @@ from arcface_edu.errors import DataError
 from arcface_edu.figures.style import (
     COMMUNICATION,
     COMPUTE,
+    FAINT,
     INK,
     LABEL_SIZE,
     SMALL_SIZE,
@@ -20,6 +21,7 @@ from arcface_edu.figures.style import (
 )
 
 LANES = {"compute": COMPUTE, "communication": COMMUNICATION, "waiting": WAITING}
+DATA_PARALLEL = "#882255"  # its curve, beside DDP's
 
 
 def plot_timeline(timelines, ax=None):
@@ -75,19 +77,18 @@ class Span(NamedTuple):
     end: float
 
 
-def plot_dp_ddp_timelines(ranks=3, forward=2.0, backward=4.0, update=0.7, message=1.1, packets=4, ax=None):
+def plot_dp_ddp_timelines(ranks=3, forward=2.0, backward=4.0, loss=0.6, update=0.7, message=1.1, packets=4, ax=None):
     """One step of DataParallel over one of DistributedDataParallel, on one clock: the same images, the same gradient.
 
-    forward, backward, update: what a rank computes, in any unit of time; message: until the whole network's weights, or
-    gradients, have gone once from a GPU to another; packets: buckets of DDP's gradients. It is a schematic: the lengths
-    follow from these alone (DataParallel's process sends to one GPU after the other; a ring's all-reduce takes
-    2 (N - 1) / N messages; images and embeddings travel in no time), so that one can see what would follow from others.
+    forward, backward, loss, update: what a GPU computes for its images, in any unit of time; message: until all have
+    the weights, or one has the sum of all gradients; packets: buckets of DDP's gradients. A schematic: the lengths
+    follow from these alone (images and embeddings travel in no time; an all-reduce takes 2 (N - 1) / N messages).
     returns: Figure.
     """
     figure, ax = canvas(ax, size=(10, 1.9 + 0.95 * ranks))
     ways = {
-        "DataParallel": data_parallel_step(ranks, forward, backward, update, message),
-        "DistributedDataParallel": ddp_step(ranks, forward, backward, update, message, packets),
+        "DataParallel": data_parallel_step(ranks, forward, backward, loss, update, message),
+        "DistributedDataParallel": ddp_step(ranks, forward, backward, loss, update, message, packets),
     }
     ends = {way: max(span.end for span in spans) for way, spans in ways.items()}
     ticks, labels = [], []
@@ -109,7 +110,7 @@ def plot_dp_ddp_timelines(ranks=3, forward=2.0, backward=4.0, update=0.7, messag
     ax.set_xlim(0, max(ends.values()) * 1.01)
     ax.set_ylim(-0.6, 2 * ranks + 1.4)
     saved = 1 - ends["DistributedDataParallel"] / ends["DataParallel"]
-    dress(ax, f"The same step, {saved:.0%} shorter, because gradients travel while the backward pass goes on", key=True)
+    dress(ax, f"The same step, {saved:.0%} shorter: nobody waits for GPU 0, and gradients travel meanwhile", key=True)
     ax.grid(visible=False)
     ax.set_xlabel("time (schematic)", fontsize=LABEL_SIZE, color=INK)
     ax.set_xticks([])
@@ -133,33 +134,32 @@ def draw_rank(ax, spans, y, end):
         ax.text(middle, low + height / 2 - 0.02, span.words, ha="center", va="center", fontsize=SMALL_SIZE, color=ink)
 
 
-def data_parallel_step(ranks, forward, backward, update, message):
-    """Spans of a step in which rank 0 sends its weights to each other rank, and fetches each gradient."""
-    spans, sent = [], 0.0
-    for rank in range(1, ranks):
-        spans.append(Span(0, "communication", f"weights → {rank}", sent, sent + message))
-        spans.append(Span(rank, "communication", "weights", sent, sent + message))
-        sent += message
-    half, done = sent + forward, sent + forward + backward
+def data_parallel_step(ranks, forward, backward, loss, update, message):
+    """Spans of a step in which GPU 0 hands out its weights, computes the loss of all images, and adds up gradients."""
+    gathered = message + forward
+    known = gathered + ranks * loss
+    done = known + backward
+    spans = [Span(0, "compute", f"loss of all {ranks}", gathered, known)]
     for rank in range(ranks):
-        spans += [Span(rank, "compute", "forward", sent, half), Span(rank, "compute", "backward", half, done)]
-    for rank in range(1, ranks):
-        spans.append(Span(0, "communication", f"gradient ← {rank}", done, done + message))
+        spans.append(Span(rank, "communication", "weights", 0, message))
+        spans.append(Span(rank, "compute", "forward", message, gathered))
+        spans.append(Span(rank, "compute", "backward", known, done))
         spans.append(Span(rank, "communication", "gradient", done, done + message))
-        done += message
-    return [*spans, Span(0, "compute", "update", done, done + update)]
+    return [*spans, Span(0, "compute", "update", done + message, done + message + update)]
 
 
-def ddp_step(ranks, forward, backward, update, message, packets):
+def ddp_step(ranks, forward, backward, loss, update, message, packets):
     """Spans of a step in which each packet of gradients travels as soon as the backward pass has filled it."""
     travel = 2 * (ranks - 1) / ranks * message / packets
+    known = forward + loss
     arrived, spans = 0.0, []
-    for number in range(packets):
-        leaves = max(arrived, forward + backward * (number + 1) / packets)
+    for number in range(1, packets + 1):
+        leaves = max(arrived, known + backward * number / packets)
         arrived = leaves + travel
-        spans += [Span(rank, "communication", f"{number + 1}", leaves, arrived) for rank in range(ranks)]
-    phases = (("forward", 0, forward), ("backward", forward, forward + backward), ("update", arrived, arrived + update))
-    return spans + [Span(rank, "compute", *phase) for rank in range(ranks) for phase in phases]
+        spans += [Span(rank, "communication", f"{number}", leaves, arrived) for rank in range(ranks)]
+    phases = {"forward": (0, forward), "loss": (forward, known), "backward": (known, known + backward)}
+    phases["update"] = arrived, arrived + update
+    return spans + [Span(rank, "compute", name, *phase) for rank in range(ranks) for name, phase in phases.items()]
 
 
 def plot_ring(contributions):
@@ -203,4 +203,42 @@ def plot_ring(contributions):
         " (yellow: just arrived)",
         x=0.02, ha="left", fontsize=LABEL_SIZE + 1, color=INK,
     )  # fmt: skip
+    return figure
+
+
+def plot_scaling(counts, rates, steps, ranks, published):
+    """How a training's speed grows with its ranks, and where the time of one step goes at `ranks` of them.
+
+    counts: (R,) numbers of ranks.   rates: dict way -> (R,) images/s.   steps: dict way -> (compute, waiting, hidden)
+    ms of a step of `ranks`.   published: dict words -> [(ranks, images/s)].   returns: Figure.
+    """
+    figure, ax = canvas(size=(10, 4.4))
+    ax.remove()
+    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
+    counts = np.asarray(counts)
+    left.plot(counts, counts * next(iter(rates.values()))[0], color=FAINT, linestyle="--", label="nobody ever waits")
+    for (way, speed), color in zip(rates.items(), (DATA_PARALLEL, COMPUTE), strict=True):
+        left.plot(counts, speed, color=color, linewidth=2, label=way)
+        left.plot([ranks], np.interp([ranks], counts, speed), "o", color=color, markersize=7)
+    for words, points in published.items():
+        left.plot(*np.transpose(points), "x", color=INK, markersize=8, markeredgewidth=2, label=words)
+    left.set_xscale("log", base=2)
+    left.set_yscale("log")
+    ticks = [2**power for power in range(int(np.log2(counts[-1])) + 1)]
+    left.set_xticks(ticks, [str(tick) for tick in ticks])
+    at = {way: float(np.interp(ranks, counts, speed)) for way, speed in rates.items()}
+    *_, (best, fastest) = at.items()
+    dress(left, f"{ranks} ranks: {fastest:,.0f} images/s by {best}", "ranks", "images/s of all ranks", key=True)
+
+    for y, (compute, waiting, hidden) in enumerate(reversed(steps.values())):
+        right.barh(y + 0.12, compute, height=0.4, color=COMPUTE)
+        right.barh(y + 0.12, waiting, left=compute, height=0.4, color=WAITING)
+        right.barh(y - 0.2, hidden, left=compute - hidden, height=0.2, color=COMMUNICATION)
+    for words, color in (("compute", COMPUTE), ("waiting", WAITING), ("messages that hide", COMMUNICATION)):
+        right.barh(0, 0, color=color, label=words)
+    right.set_yticks(range(len(steps)), list(steps)[::-1])
+    right.set_ylim(-0.6, len(steps) - 0.4)
+    compute, waiting, _ = steps[best]
+    dress(right, f"{waiting / (compute + waiting):.0%} of a step under {best} is waiting", "ms of a step", key=True)
+    right.grid(axis="y", visible=False)
     return figure
