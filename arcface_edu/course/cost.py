@@ -73,7 +73,7 @@ def published_rates(network, gpu="v100", most=125_000):
 
 
 def speeds(cost, ranks, batch, bandwidth, most=64):
-    """What `plot_scaling` draws: numbers of ranks (R,), dict way -> images/s (R,), and dict way -> Step in ms at `ranks`."""
+    """What `plot_scaling` draws: numbers of ranks (R,), dict way -> images/s (R,), dict way -> Step in ms."""
     counts = list(range(1, most + 1))
     rates = {way: [rate(cost, way, count, batch, bandwidth) for count in counts] for way in WAYS}
     steps = {way: Step(*(1000 * part for part in step_of(cost, way, ranks, batch, bandwidth))) for way in WAYS}
