@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | two ways to train on many GPUs, a gradient on its way round a ring, a measured timeline, five faults |
 # | you need | basic PyTorch; no GPU, and nothing is downloaded |
-# | takes | 1.5 minutes on two cores |
+# | takes | 1.2 minutes on two cores |
 # | before | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 # | after | [05 · A million people](05_partial_fc.ipynb) |
 
@@ -81,7 +81,9 @@ assert off((6 * six + 2 * two) / 8) < 1e-5
 #
 # ## Two ways to share the work
 #
-# **Predict**: in the picture, which GPU has least to do, and what would you have to change to let nobody wait?
+# Three GPUs, one step, the same images, drawn by the rules of either way (a schematic; measured ones follow).
+#
+# **Predict**: with DataParallel the model lives on GPU 0. When will the other GPUs have nothing to do?
 
 # %%
 from arcface_edu.figures.parallel import plot_dp_ddp_timelines
@@ -89,7 +91,7 @@ from arcface_edu.figures.parallel import plot_dp_ddp_timelines
 plot_dp_ddp_timelines()
 
 # %% [markdown]
-# Both compute the same gradient. Above, one process owns all GPUs and the model lives on GPU 0. Each step it sends the
+# Both compute the same gradient. Above, one process owns all GPUs. Each step it sends the
 # weights out anew, collects the embeddings, computes the loss of everybody, and adds the gradients up; only then can it
 # update. Below, every GPU has a process and a model of its own. The weights are sent once, at the start. After that only
 # gradients travel, in packets that leave while the backward pass still computes the next ones.
@@ -300,8 +302,8 @@ plot_timeline(recorded["timelines"]["buckets of 0.5 MB"])
 # indigo. The first message is the longest: the fully connected layer at the end holds most of this network's weights,
 # and its gradient is the first to be ready. What cannot hide is the last bucket, that of the first layers.
 #
-# Here both processes share two cores with their messages, so these are no GPU's milliseconds. The order of things is the
-# same. `torchrun --nproc_per_node=2 -m arcface_edu.train profile=True` draws this picture of a real training, and
+# Whether the step gets shorter is another matter on CPUs, where messages and layers compete for the same two cores; a
+# GPU's links work beside its arithmetic. The order of things is the same. `torchrun --nproc_per_node=2 -m arcface_edu.train profile=True` draws this picture of a real training, and
 # `ddp_bucket_mb` sets the size (25 by default, as in PyTorch).
 #
 # ## What goes wrong
@@ -361,10 +363,10 @@ assert bn["same_weights"]
 assert bn["own"] > 1 > 1e-3 > bn["averaged"]
 
 # %% [markdown]
-# Same weights, same photograph, and another embedding: with batches as small as these, the choice of a rank is a choice of
-# a model. (Larger batches and trained weights bring them closer together, never to zero.) DDP's default copies rank 0's statistics
-# over those of all others before each forward pass, so what the others have seen is lost. This package averages the
-# statistics before each evaluation and checkpoint; `sync_bn=True` normalises over all ranks, on GPUs.
+# Same weights, same photograph, and another embedding: which rank writes the checkpoint decides which model you get. DDP's
+# default does not help, it copies rank 0's statistics over those of all others before each forward pass: then all
+# agree, and what the others have seen is lost. This package averages the statistics before each evaluation and checkpoint;
+# `sync_bn=True` normalises over all ranks, on GPUs.
 #
 # ### 4. Shards of unequal length
 #
@@ -435,7 +437,7 @@ def show(ranks, bandwidth, batch, network):
 Panel(
     show,
     ranks=IntSlider(8, min=1, max=64, description="ranks"),
-    bandwidth=FloatLogSlider(5, min=-1, max=2.5, step=0.1, readout_format=".2g", description="GB/s a link"),
+    bandwidth=FloatLogSlider(2, min=-1, max=2.5, step=0.1, readout_format=".2g", description="GB/s a link"),
     batch=IntSlider(128, min=8, max=512, step=8, description="batch a rank"),
     network=SelectionSlider(options=["r50", "r100"], description="network"),
 )

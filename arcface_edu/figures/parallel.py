@@ -99,10 +99,8 @@ def plot_dp_ddp_timelines(ranks=3, forward=2.0, backward=4.0, loss=0.6, update=0
             ticks.append(y)
             labels.append(f"{'GPU' if row == 0 else 'rank'} {rank}")
             draw_rank(ax, [span for span in spans if span.rank == rank], y, ends[way])
-        title = f"{way}: " + (
-            "one process feeds all GPUs, and GPU 0 collects" if row == 0 else "every rank does the same"
-        )
-        ax.text(0, base + ranks - 0.38, title, fontsize=LABEL_SIZE, color=INK, fontweight="bold")
+        what = "one process feeds all GPUs, and GPU 0 collects" if row == 0 else "every rank does the same"
+        ax.text(0, base + ranks - 0.38, f"{way}: {what}", fontsize=LABEL_SIZE, color=INK, fontweight="bold")
         ax.plot([ends[way]] * 2, [base - 0.5, base + ranks - 0.5], color=INK, linewidth=1.2)
     for kind, color in LANES.items():
         ax.broken_barh([], (0, 1), facecolors=color, label=kind)
