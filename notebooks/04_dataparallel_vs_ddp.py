@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 04 · One training on many processes
 #
-# A face recognition training of full size takes days on one GPU and hours on eight. Here you take apart how eight become
+# On eight V100s, r100 learnt MS1MV3 in 32 hours; one alone would need ten days. Here you take apart how eight become
 # one: `DataParallel` piece by piece, `DistributedDataParallel` (DDP) on processes that really run beside this notebook,
-# the all-reduce beneath it down to its single sends, and the mistakes that cost people weeks. Afterwards you can read
-# any multi-GPU training loop, say what travels when, and find the rank that does not play along.
+# the all-reduce beneath it down to its single sends, and five mistakes, most of which nobody would notice. Afterwards you
+# can read a multi-GPU training loop, say what travels when, and find the rank that does not play along.
 #
 # | | |
 # |---|---|
 # | you will see | two ways to train on many GPUs, a gradient on its way round a ring, a measured timeline, five faults |
 # | you need | basic PyTorch; no GPU, and nothing is downloaded |
-# | takes | 1.2 minutes on two cores |
+# | takes | 4.0 minutes on two cores |
 # | before | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 # | after | [05 · A million people](05_partial_fc.ipynb) |
 
@@ -163,11 +163,11 @@ replicas = replicate(learner.network)
 embeddings = gather(parallel_apply(replicas, parts))  # (8, 128)
 learner.head(embeddings, labels).backward()
 
-print(
-    f"{len(parts)} parts of {tuple(parts[0].shape)}; the gradient is {off(gradients(learner)):.0e} away from one device's"
-)
+print(f"{len(parts)} parts of {tuple(parts[0].shape)}, embeddings {tuple(embeddings.shape)}")
+print(f"the gradient is {off(gradients(learner)):.0e} away from one device's")
 assert off(gradients(learner)) < 1e-5
-torch.testing.assert_close(embeddings, torch.nn.DataParallel(learner.network)(images), rtol=1e-3, atol=1e-4)
+by_pytorch = torch.nn.DataParallel(learner.network)(images)
+torch.testing.assert_close(embeddings, by_pytorch, rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
 # One changed line, the same gradient. What does it cost? Take r50 with 128 images on each of 8 GPUs, and count what
@@ -180,7 +180,7 @@ with torch.device("meta"):  # shapes only
     weights = 4 * sum(weight.numel() for weight in build_model("r50").parameters())
 print(f"DataParallel, each step: weights out {weights / 1e6:.0f} MB, gradients back {weights / 1e6:.0f} MB,")
 print(f"                         embeddings to GPU 0 {8 * 128 * 512 * 4 / 1e6:.1f} MB")
-print(f"DDP, each step:          sent by each rank {2 * 7 / 8 * weights / 1e6:.0f} MB (the ring below shows why)")
+print(f"DDP, each step:          {2 * 7 / 8 * weights / 1e6:.0f} MB from each rank; the ring below shows why")
 
 # %% [markdown]
 # Surprisingly, the bytes are nearly the same! DataParallel is not slow because it sends more. Its costs are these:
@@ -221,11 +221,12 @@ assert averaged["differences"]["to_one_process"] < 1e-5 < 0.1 < averaged["differ
 # %% [markdown]
 # Before averaging, the ranks' gradients have little in common: a few images, a noisy estimate. After it, all have the very
 # gradient of one process, up to the order in which floats are added. Each optimizer then takes the same step on the same
-# weights, so the models stay equal without anybody sending weights again. DDP is three promises:
+# weights, so the models stay equal without anybody sending weights again. DDP makes two promises:
 #
 # 1. at construction, everyone receives rank 0's weights;
-# 2. after `backward()`, everyone has the mean of all gradients;
-# 3. everything else is yours: your optimizer, your sampler, your checkpoint. Most faults below are about this one.
+# 2. after `backward()`, everyone has the mean of all gradients.
+#
+# All else is yours: the optimizer, the sampler, the checkpoint. Most faults below come from there.
 #
 # ## Three ways to talk
 #
@@ -280,7 +281,7 @@ plot_ring(ring["contributions"])
 #
 # The last layer's gradient is ready first, long before the first layer's. DDP collects gradients in *buckets* and sends
 # each as soon as it is full. Now we measure it: the same network, once with one bucket for everything and once with
-# buckets of 0.5 MB, recorded by `torch.profiler` in both processes.
+# buckets of 1 MB, recorded by `torch.profiler` in both processes.
 #
 # **Predict**: in which of the two does an all-reduce begin before the backward pass ends?
 
@@ -295,7 +296,7 @@ from arcface_edu.figures.parallel import plot_timeline
 plot_timeline(recorded["timelines"]["one bucket"])
 
 # %%
-plot_timeline(recorded["timelines"]["buckets of 0.5 MB"])
+plot_timeline(recorded["timelines"]["buckets of 1 MB"])
 
 # %% [markdown]
 # With one bucket, everything is computed and only then does the message leave. With several, yellow lies under
@@ -321,8 +322,7 @@ drift = workers("head")["degrees_apart"]
 assert drift["inside DDP"][-1] == 0 < drift["outside DDP"][0] < drift["outside DDP"][-1]
 
 # %% [markdown]
-# Each rank's network is pulled towards other centres, and the checkpoint of rank 0 holds only one version of them. The
-# loss falls all the same.
+# Each rank's network is pulled towards other centres, and the checkpoint of rank 0 holds only one version of them.
 #
 # ### 2. A sampler that does not know the epoch
 #
@@ -412,12 +412,13 @@ costs = {network: cost.cost_of(network) for network in ("r50", "r100")}
 for network, found in costs.items():
     for speed, classes, way in cost.published_rates(network):
         ours = cost.rate(found, "DDP", ranks=8, batch=128, bandwidth=150)
-        print(f"{network:5s} {classes:>7,} classes, {way:5s} parallel: published {speed:,} images/s, here {ours:,.0f}")
+        run = f"{network:4s} {classes:>7,} classes, head {way:5s} parallel"
+        print(f"{run}: published {speed:,} images/s, here {ours:,.0f}")
         assert abs(ours / speed - 1) < 0.2
 
 # %% [markdown]
-# Within 20 % of what InsightFace published for 8 × V100 (crosses below; "data" or "model" is how they shared out the
-# *head*). [docs/plan.md](../docs/plan.md) holds the planner against all the published runs, also where it is off.
+# Within 20 % of what InsightFace published for 8 × V100 (crosses below; how they shared out the head is notebook 05's
+# subject). [docs/plan.md](../docs/plan.md) holds the planner against all the published runs, also where it is off.
 #
 # **Predict**: 150 GB/s is a V100's NVLink. Below which bandwidth does DDP start to wait: 100, 10 or 1 GB/s? (An Ethernet
 # of 10 Gbit/s is 1.25 GB/s.) What helps then: more ranks, or a larger batch on each? Move the sliders and see.
@@ -451,9 +452,7 @@ for network, found in costs.items():
     for batch in (32, 128):
         seconds = batch * found.backward
         least = 2 * 7 / 8 * found.gradient / seconds / cost.LINK_SHARE / 1e9
-        print(
-            f"{network:5s} batch {batch:3}: a backward pass of {1000 * seconds:.0f} ms hides all from {least:.1f} GB/s on"
-        )
+        print(f"{network:4s} batch {batch:3}: {1000 * seconds:3.0f} ms hide all from {least:.1f} GB/s on")
         assert cost.step_of(found, "DDP", 8, batch, 1.01 * least).waiting == 0
         assert cost.step_of(found, "DDP", 8, batch, 0.99 * least).waiting > 0
 
@@ -466,13 +465,14 @@ for network, found in costs.items():
 # torchrun --nnodes=2 --nproc_per_node=2 --rdzv_backend=c10d --rdzv_endpoint=host1:29400 --rdzv_id=run1 -m ...
 # ```
 #
-# We have one machine, so we start two torchruns on it, which know of each other only the rendezvous at a port of
-# localhost: four processes, the program of step 3, unchanged. (To take separate network cards and pull their
-# cables as well, the package's tests use network namespaces: `tests/test_hosts.py`.)
+# We have one machine, so we start two torchruns on it that know no more of each other than a port of localhost: four
+# processes, the program of step 3, unchanged. (The package's tests also give each "machine" a network card of its own,
+# and pull its cable: [tests/test_hosts.py](../tests/test_hosts.py).)
 
 # %%
 far = workers("all_reduce", processes=2, machines=2)
-print("\n".join(f"rank {rank}: machine {machine}, local rank {local}" for rank, machine, local in far["places"]))
+for rank, machine, local in far["places"]:
+    print(f"rank {rank}: machine {machine}, local rank {local}")
 assert far["equal"] and [place[1:] for place in far["places"]] == [[0, 0], [0, 1], [1, 0], [1, 1]]
 
 # %% [markdown]
@@ -491,9 +491,8 @@ from arcface_edu.training.optim import Schedule
 config = load_config("ms1mv3_r50")
 for ranks in (4, 8, 32):
     plan = Schedule.of(config, config.num_image, ranks)
-    print(
-        f"{ranks:2} ranks x {config.batch_size}: {plan.total_batch:,} images a step, {plan.steps_per_epoch:,} steps an epoch, rate {plan.peak:g}"
-    )
+    print(f"{ranks:2} ranks x {config.batch_size}: {plan.total_batch:,} images a step,", end=" ")
+    print(f"{plan.steps_per_epoch:,} steps an epoch, rate {plan.peak:g}")
     assert abs(plan.peak - 0.1 * plan.total_batch / 512) < 1e-9
 
 # %% [markdown]

@@ -9,11 +9,12 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import profile, record_function, schedule
 
+from arcface_edu.config import load_config
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import averaging, everyones
-from arcface_edu.training.profiling import describe, read_timeline
+from arcface_edu.training.distributed import averaging, distribute, everyones
+from arcface_edu.training.profiling import length, read_timeline
 
-ONE, SEVERAL = "one bucket", "buckets of 0.5 MB"
+ONE, SEVERAL = "one bucket", "buckets of 1 MB"
 
 
 def ring(world, numbers=1_000_000):
@@ -59,22 +60,24 @@ def buckets(world, batch=16):
     """DDP: gradients that travel while the backward pass goes on, and gradients that wait for its end; recorded"""
     timelines, messages = {}, {}
     images = draw_images(world, batch)
-    for way, megabytes in ((ONE, 1000), (SEVERAL, 0.5)):
-        together = DistributedDataParallel(build("r10"), bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
-        sent = count_messages(together)
-        optimizer = torch.optim.SGD(together.parameters(), lr=1e-3)
-        line, messages[way] = record(together, optimizer, images, sent)
-        timelines[way] = everyones(line)
-        print(f"{way:17s} {messages[way]} messages a step; rank 0: {describe(line)}")
-    plain = {
-        way: [{kind: spans if kind == "phases" else spans.tolist() for kind, spans in line.items()} for line in lines]
-        for way, lines in timelines.items()
-    }
-    return dict(messages=messages, timelines=plain)
+    for way, megabytes in ((ONE, 1000), (SEVERAL, 1)):
+        config = load_config("drawn_faces", [f"ddp_bucket_mb={megabytes}"])
+        together = distribute(build("r10"), config, torch.device("cpu"))
+        line, messages[way] = record(together, images, count_messages(together))
+        timelines[way] = [in_plain_lists(line) for line in everyones(line)]
+        travels, hidden = (length(line[kind]) for kind in ("communication", "hidden"))
+        print(f"{way + ':':18s} {messages[way]} messages a step, on their way for {travels:.0f} ms,", end=" ")
+        print(f"for {hidden:.0f} ms while rank 0 computes")
+    return dict(messages=messages, timelines=timelines)
 
 
-def record(together, optimizer, images, sent, skipped=2):
+def in_plain_lists(timeline):
+    return {kind: spans if kind == "phases" else spans.tolist() for kind, spans in timeline.items()}
+
+
+def record(together, images, sent, skipped=2):
     """(timeline of one step, see `read_timeline`; its number of messages). The first steps are unlike all others."""
+    optimizer = torch.optim.SGD(together.parameters(), lr=1e-3)
 
     def step():
         with record_function("forward: network"):

@@ -107,7 +107,7 @@ def by_avg(model):
         (summed, "sum over 2 ranks, 2 times too much"),
         (halved, "On 3 ranks this is 1.50 times the mean"),
         (copied, "p.grad is as before"),
-        (weights_averaged, "no copy or weight"),
+        (weights_averaged, "p.grad is as before"),
         (weights_summed, "The weights have changed"),
         (rank_0_alone, "rank 0: 1, rank 1: 0"),
         (last_divides, "different gradients"),

@@ -1,5 +1,7 @@
 """Pictures of many processes: the schematic steps, the ring, how speed grows, a measured timeline."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,7 +35,7 @@ def end(spans):
 
 
 def never_two_at_once(spans):
-    return all(a.end <= b.begin for a, b in zip(spans, spans[1:], strict=False))
+    return all(a.end <= b.begin for a, b in itertools.pairwise(spans))
 
 
 def test_a_step_of_data_parallel_hides_nothing_and_updates_on_one_gpu():

@@ -47,7 +47,7 @@ def find_problem(average_gradients, size):
     if all(torch.allclose(gradient, mean, atol=1e-6) for gradient in found):
         return None
     if all(torch.allclose(gradient, one) for gradient, one in zip(found, own, strict=True)):
-        return "all_reduce was called, but p.grad is as before: it sums in place; hand it p.grad itself, no copy or weight."
+        return "all_reduce was called, but p.grad is as before: it sums in place; hand it p.grad itself, no copy."
     if all(torch.allclose(gradient, size * mean, atol=1e-6) for gradient in found):
         return f"This is the sum over {size} ranks, {size} times too much: the step would be that much too long."
     ratio = (found[0] @ mean / (mean @ mean)).item()
