@@ -66,8 +66,8 @@ def buckets(world, batch=16):
         line, messages[way] = record(together, images, count_messages(together))
         timelines[way] = [in_plain_lists(line) for line in everyones(line)]
         travels, hidden = (length(line[kind]) for kind in ("communication", "hidden"))
-        print(f"{way + ':':18s} {messages[way]} messages a step, on their way for {travels:.0f} ms,", end=" ")
-        print(f"for {hidden:.0f} ms while rank 0 computes")
+        print(f"{way:15s} messages a step: {messages[way]}; on their way for {travels:.0f} ms,", end=" ")
+        print(f"for {hidden:.0f} of them while rank 0 computes")
     return dict(messages=messages, timelines=timelines)
 
 
