@@ -10,6 +10,7 @@ from arcface_edu.config import SHIPPED, load_config
 from arcface_edu.errors import ConfigError
 from arcface_edu.heads import build_head
 from arcface_edu.models import build_model
+from arcface_edu.planning.dry_run import dry_run
 from arcface_edu.training.optim import Schedule, build_optimizer, check_linear_rule
 from arcface_edu.training.precision import choose_dtype
 from arcface_edu.training.prepare import find_pair_files
@@ -86,6 +87,16 @@ def test_data_and_network_are_those_of_the_name(name):
         model = build_model(config.network, config.embedding_size)
     last = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d)][-1]
     assert last.num_features == config.embedding_size == 512
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*STRAIGHT, *STEPS])
+def test_every_recipe_can_be_built_stepped_and_saved(name):
+    gpus = STRAIGHT[name][0] if name in STRAIGHT else 8
+    said = dry_run(load_config(name, [f"dry_run_gpus={gpus}"]))
+    assert f"as rank 0 of {gpus}, " in said
+    assert f", of {SETS[name.split('_')[0]][0]:,} on all {gpus}" in said
+    assert "two steps and a checkpoint, nothing wrong" in said
 
 
 @pytest.mark.parametrize("name", STRAIGHT)
