@@ -16,10 +16,6 @@ from arcface_edu.heads.softmax import MarginSoftmax, check_labels
 
 BLOCK = 1024  # classes whose first centres come from one random generator
 
-# torch 2.14 renames these and warns of the old names, the only ones that older versions know.
-all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
-reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
-
 
 class PartialFC(MarginSoftmax):
     """`MarginSoftmax` sharded by class over the default process group (Partial FC, arXiv 2010.05222 and 2203.15565).
@@ -155,7 +151,7 @@ class GatherBatch(torch.autograd.Function):
         padded = local.new_zeros(longest, *local.shape[1:])
         padded[: len(local)] = local
         everyone = local.new_empty(longest * len(sizes), *local.shape[1:])
-        all_gather(everyone, padded)
+        dist.all_gather_into_tensor(everyone, padded)
         return torch.cat([rows[:size] for rows, size in zip(everyone.split(longest), sizes, strict=True)])
 
     @staticmethod
@@ -169,7 +165,7 @@ class GatherBatch(torch.autograd.Function):
             return grad, None
         padded = pad_sequence(grad.split(ctx.sizes), batch_first=True)  # (world, longest, ...)
         own = torch.empty_like(padded[0])
-        reduce_scatter(own, padded.flatten(0, 1))
+        dist.reduce_scatter_tensor(own, padded.flatten(0, 1))
         return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None
 
 
