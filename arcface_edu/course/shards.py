@@ -96,10 +96,14 @@ def softmax(world):
     apart = {}
     for name, other in (("one process", one_process), ("PartialFC", package)):
         worst = [max(everyones(largest_difference(a, b))) for a, b in zip(by_hand, other, strict=True)]
-        print(f"  by hand - {name:12s}" + ",".join(f"  {part} {one:.0e}" for part, one in zip(parts, worst, strict=True)))
+        print(
+            f"  by hand - {name:12s}" + ",".join(f"  {part} {one:.0e}" for part, one in zip(parts, worst, strict=True))
+        )
         apart[name] = worst
     numbers = 3 * len(labels)
-    print(f"The softmax itself sent {numbers} numbers, 3 for each of {len(labels)} images; the table holds {table.numel():,}.")
+    print(
+        f"The softmax itself sent {numbers} numbers, 3 for each of {len(labels)} images; the table holds {table.numel():,}."
+    )
     equal = max(map(max, apart.values())) < 1e-5  # float32 adds in another order
     return dict(equal=equal, loss=loss.item(), apart=apart, holds=holds, numbers_sent=numbers, table=table.numel())
 
@@ -117,11 +121,20 @@ def sample(world):
     people = labels.unique() - head.first_class
     people = people[(people >= 0) & (people < len(head.weight))]  # of the batch, those whose centre is here
     moved = (head.weight.detach() != before).any(1).nonzero()[:, 0]
-    found = dict(holds=len(head.weight), people=len(people), used=len(rows), missing=len(set(people.tolist()) - set(rows.tolist())))
+    found = dict(
+        holds=len(head.weight),
+        people=len(people),
+        used=len(rows),
+        missing=len(set(people.tolist()) - set(rows.tolist())),
+    )
     found["moved"] = len(moved) if set(moved.tolist()) <= set(rows.tolist()) else -1
     ranks = everyones(found)
     for rank, one in enumerate(ranks):
-        print("rank {}: {holds} centres, {used} in use, {people} people of the batch, {missing} of them left out, {moved} centres moved".format(rank, **one))
+        print(
+            "rank {}: {holds} centres, {used} in use, {people} people of the batch, {missing} of them left out, {moved} centres moved".format(
+                rank, **one
+            )
+        )
     return dict(ranks=ranks)
 
 
