@@ -101,9 +101,7 @@ def softmax(world):
         )
         apart[name] = worst
     numbers = 3 * len(labels)
-    print(
-        f"The softmax itself sent {numbers} numbers, 3 for each of {len(labels)} images; the table holds {table.numel():,}."
-    )
+    print(f"The softmax sent {numbers} numbers, 3 for each of {len(labels)} images; the table holds {table.numel():,}.")
     equal = max(map(max, apart.values())) < 1e-5  # float32 adds in another order
     return dict(equal=equal, loss=loss.item(), apart=apart, holds=holds, numbers_sent=numbers, table=table.numel())
 
@@ -129,12 +127,9 @@ def sample(world):
     )
     found["moved"] = len(moved) if set(moved.tolist()) <= set(rows.tolist()) else -1
     ranks = everyones(found)
+    words = "{holds} centres, {used} in use, {people} people of the batch, {missing} of them left out, {moved} moved"
     for rank, one in enumerate(ranks):
-        print(
-            "rank {}: {holds} centres, {used} in use, {people} people of the batch, {missing} of them left out, {moved} centres moved".format(
-                rank, **one
-            )
-        )
+        print(f"rank {rank}: {words.format(**one)}")
     return dict(ranks=ranks)
 
 
