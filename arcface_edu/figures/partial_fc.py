@@ -7,7 +7,7 @@ from arcface_edu.figures.style import shades as shades_of
 
 GIB = 2**30
 NUMBER = 4  # bytes of a number in fp32
-WAYS = {"data": "a copy on each GPU", "model": "shared by class", "partial": "shared, a tenth in use"}
+WAYS = {"data": "a copy each", "model": "shared", "partial": "shared, a tenth in use"}
 COLORS = {"data": FAINT, "model": DIFFERENT, "partial": SAME}
 KINDS = dict(zip(("weights", "momentum", "gradient"), shades_of(COMPUTE, 3)[::-1], strict=True), logits=COMMUNICATION)
 
@@ -39,7 +39,7 @@ def plot_memory_growth(classes, gpus=8, batch=128, rate=0.1, limit=80):
         ax.plot(classes, held, color=COLORS[way], linewidth=2.4, label=WAYS[way])
         ax.plot(ends[way], limit, "o", color=COLORS[way])
     ax.axhline(limit, color=INK, linewidth=1.2, linestyle="--")
-    ax.text(classes[0], 1.15 * limit, f"{limit} GiB, a large GPU", fontsize=SMALL_SIZE, color=INK)
+    ax.text(1.15 * classes[0], 1.3 * limit, f"{limit} GiB, a large GPU", fontsize=SMALL_SIZE, color=INK)
     ax.set(xscale="log", yscale="log", xlim=(classes[0], classes[-1]))
     millions = ", ".join(f"{end / 1e6:.0f}" for end in ends.values())
     dress(ax, f"The head alone fills {gpus} GPUs at {millions} million people", "people", "GiB of one GPU", key=True)
@@ -115,7 +115,9 @@ def plot_published(rows):
             ax.plot(classes, predicted, "D", color=COLORS[way], markersize=5, **style)
         off = np.array([abs(row[place + 1] / row[place] - 1) for row in rows])
         what = "Memory" if place == 4 else "Speed"
-        ax.set(xscale="log", ylim=(0, None))
+        counts = sorted({row[1] for row in rows})
+        ax.set(xscale="log", ylim=(0, None), xticks=counts, xticklabels=[f"{count / 1e6:g} M" for count in counts])
+        ax.minorticks_off()
         title = f"{what}: the plan (hollow) is off by {off.mean():.0%} in the mean, {off.max():.0%} at worst"
         dress(ax, title, "people", unit, key=True)
     return figure
