@@ -62,14 +62,3 @@ class OnEveryRank(Softmax):
         cosine = F.normalize(embeddings) @ F.normalize(self.weight).T
         margin = torch.zeros_like(cosine).scatter_(1, labels[:, None], 0.5)
         return F.cross_entropy(64 * (cosine.acos() + margin).cos(), labels)
-
-
-def their_head(way):
-    def build(config, num_classes):
-        if way == "data":
-            head = OnEveryRank(config.embedding_size, num_classes)
-            head.bias.requires_grad_(False)
-            return head
-        return WholeLogits(config.embedding_size, num_classes, sample_rate=config.sample_rate)
-
-    return build

@@ -1,0 +1,61 @@
+"""Check of the exercise on a softmax in chunks: it says in words what is still wrong."""
+
+import torch
+
+
+def check_merge(attempt):
+    """Does `attempt(a, b)` join what is known of two chunks of classes, for every image and without overflow?
+
+    attempt: two pairs (maximum, sum of exp(logit - maximum)), each of (N,) tensors -> the pair of both together.
+    returns: True, or False after saying what is wrong.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(5, 40, generator=generator)
+    joined, said = _joined(attempt, logits[:, :15], logits[:, 15:])
+    if joined is None:
+        return _no(said)
+    top, total = joined
+    if not torch.allclose(top, logits.amax(1)):
+        return _no("The first of the pair should be the greater of the two maxima, image by image.")
+    parts = [_summary(part)[1] for part in (logits[:, :15], logits[:, 15:])]
+    if torch.allclose(total, parts[0] + parts[1]):
+        return _no("The two sums count from different maxima: bring each to the common one before adding.")
+    wanted = _summary(logits)[1]
+    if not torch.allclose(total, wanted, rtol=1e-4):
+        return _no(f"The sum of the first image is {total[0]:.3f}; all its classes at once give {wanted[0]:.3f}.")
+    large = logits + torch.tensor([-500.0, 0, 89, 200, 500])[:, None]
+    top, total = attempt(_summary(large[:, :15]), _summary(large[:, 15:]))
+    if not torch.allclose(top + total.log(), large.logsumexp(1)):
+        return _no("Right for small logits. Near ±500 it is not: exp(maximum) itself is inf or 0 there; only take exp "
+                   "of differences that are 0 or less.")  # fmt: skip
+    far = logits.clone()
+    far[:, :15] -= 300
+    low, high = _summary(far[:, :15]), _summary(far[:, 15:])
+    for pair in ((low, high), (high, low)):
+        top, total = attempt(*pair)
+        if not torch.allclose(top + total.log(), far.logsumexp(1)):
+            return _no("With one chunk 300 below the other it fails: only take exp of differences that are 0 or less.")
+    print("Right: exp never sees more than 0, so chunks of any logits can be joined, in any order, on any machine.")
+    return True
+
+
+def _joined(attempt, left, right):
+    """(the pair, None), or (None, what is wrong with its form)."""
+    found = attempt(_summary(left), _summary(right))
+    if found is None:
+        return None, "The function returns nothing yet: let it return a pair, (maximum, sum)."
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        return None, "It should return two things, (maximum, sum)."
+    if not all(isinstance(one, torch.Tensor) and one.shape == (len(left),) for one in found):
+        return None, f"Both should be tensors of shape ({len(left)},), one number an image."
+    return found, None
+
+
+def _summary(logits):
+    top = logits.amax(1)
+    return top, (logits - top[:, None]).exp().sum(1)
+
+
+def _no(words):
+    print(words)
+    return False

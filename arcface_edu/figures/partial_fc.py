@@ -1,0 +1,139 @@
+"""A head of many classes in pictures: what it holds, how chunks of it are walked over, what was published of it."""
+
+import numpy as np
+
+from arcface_edu.figures.style import COMMUNICATION, COMPUTE, DIFFERENT, FAINT, INK, SAME, SMALL_SIZE, canvas, dress
+from arcface_edu.figures.style import shades as shades_of
+
+GIB = 2**30
+NUMBER = 4  # bytes of a number in fp32
+WAYS = {"data": "a copy each", "model": "shared", "partial": "shared, a tenth in use"}
+COLORS = {"data": FAINT, "model": DIFFERENT, "partial": SAME}
+KINDS = dict(zip(("weights", "momentum", "gradient"), shades_of(COMPUTE, 3)[::-1], strict=True), logits=COMMUNICATION)
+
+
+def head_memory(classes, gpus=1, batch=128, rate=1.0, dimension=512, copies=False):
+    """Bytes that a head takes of one GPU, by arithmetic, where all logits of a step are held once in fp32.
+
+    batch: images of one GPU.   rate: share of the centres in use.   copies: each GPU holds all classes, as under DDP.
+    returns: dict of weights, momentum, gradient, logits.
+    """
+    held = classes if copies else classes / gpus
+    images = batch if copies else batch * gpus  # the images that these classes are compared with
+    table = NUMBER * held * dimension
+    return dict(weights=table, momentum=table, gradient=rate * table, logits=NUMBER * images * rate * held)
+
+
+def plot_memory_growth(classes, gpus=8, batch=128, rate=0.1, limit=80):
+    """GiB of one GPU against the class count, for the three ways to hold a head; limit: GiB of the GPU.
+
+    classes: increasing counts, (T,).   returns: Figure.
+    """
+    classes = np.asarray(classes, dtype=float)
+    figure, ax = canvas()
+    ways = {"data": dict(copies=True), "model": {}, "partial": dict(rate=rate)}
+    ends = {}
+    for way, options in ways.items():
+        held = sum(head_memory(classes, gpus, batch, **options).values()) / GIB
+        ends[way] = limit / (held[-1] / classes[-1])  # all of it grows in proportion
+        ax.plot(classes, held, color=COLORS[way], linewidth=2.4, label=WAYS[way])
+        ax.plot(ends[way], limit, "o", color=COLORS[way])
+    ax.axhline(limit, color=INK, linewidth=1.2, linestyle="--")
+    ax.text(1.15 * classes[0], 1.3 * limit, f"{limit} GiB, a large GPU", fontsize=SMALL_SIZE, color=INK)
+    ax.set(xscale="log", yscale="log", xlim=(classes[0], classes[-1]))
+    millions = ", ".join(f"{end / 1e6:.0f}" for end in ends.values())
+    dress(ax, f"The head alone fills {gpus} GPUs at {millions} million people", "people", "GiB of one GPU", key=True)
+    return figure
+
+
+def plot_memory_bars(classes, gpus, batch, rate, limit=80):
+    """What fills one GPU in each of four ways, as stacked bars.  batch: images of one GPU; limit: its GiB.
+
+    returns: Figure.
+    """
+    ways = {
+        "a copy on each GPU": head_memory(classes, gpus, batch, copies=True),
+        "shared by class": head_memory(classes, gpus, batch),
+        f"shared, {rate:.0%} in use": head_memory(classes, gpus, batch, rate),
+        "... and in chunks": head_memory(classes, gpus, batch, rate) | dict(logits=0),
+    }
+    figure, ax = canvas(size=(7.2, 3.6))
+    for row, held in enumerate(ways.values()):
+        left = 0.0
+        for kind, size in held.items():
+            label = kind if row == 0 else None
+            ax.barh(row, size / GIB, left=left, color=KINDS[kind], edgecolor="white", linewidth=0.8, label=label)
+            left += size / GIB
+        ax.text(left, row, f" {left:,.1f}", va="center", fontsize=SMALL_SIZE, color=INK)
+    most = max(sum(held.values()) for held in ways.values()) / GIB
+    edge = 1.12 * max(most, 0.02 * limit)
+    if limit < edge:
+        ax.axvline(limit, color=INK, linewidth=1.4, linestyle="--")
+    ax.set(yticks=range(len(ways)), xlim=(0, edge))
+    fit = sum(sum(held.values()) <= limit * GIB for held in ways.values())
+    dress(ax, f"{classes:,.0f} people: {fit} of 4 ways fit {limit} GiB", "GiB of one GPU, the head alone", key=True)
+    ax.set_yticklabels(ways, fontsize=SMALL_SIZE)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def plot_walk(seen, tops, sums):
+    """One image's softmax while chunks of classes pass: the running maximum, and ln of all that was summed so far.
+
+    seen: classes after each chunk.   tops, sums: running maximum, and the sum of exp(logit - maximum).
+    returns: Figure.
+    """
+    seen, tops, sums = (np.asarray(values, dtype=float) for values in (seen, tops, sums))
+    total = tops + np.log(sums)
+    figure, ax = canvas(size=(7.2, 3.6))
+    ax.step(seen, tops, where="post", color=DIFFERENT, linewidth=2, label="running maximum")
+    ax.plot(seen, total, color=SAME, linewidth=2, label="maximum + ln(running sum)")
+    raised = int((np.diff(tops) > 0).sum())
+    title = f"Over {len(seen)} chunks the maximum rose {raised} times; the sum ends at {total[-1]:.2f}"
+    dress(ax, title, "classes seen", "logit", key=True)
+    return figure
+
+
+def plot_published(rows):
+    """Published runs (filled) and a prediction of each (hollow): memory and speed against the class count.
+
+    rows: (way, classes, speed, predicted speed, GiB, predicted GiB) each; way: a key of WAYS; speed in images/s.
+    returns: Figure.
+    """
+    figure, ax = canvas(size=(9.6, 4.2))
+    ax.remove()
+    axes = figure.subplots(1, 2)
+    for ax, place, unit in zip(axes, (4, 2), ("GiB of one GPU", "images/s of all GPUs"), strict=True):
+        for way, name in WAYS.items():
+            some = sorted(row for row in rows if row[0] == way)
+            if not some:
+                continue
+            classes, published, predicted = (np.array([row[at] for row in some]) for at in (1, place, place + 1))
+            ax.plot(classes, published, "o-", color=COLORS[way], linewidth=2, markersize=7, label=name)
+            style = dict(linestyle="none", markerfacecolor="white", markeredgewidth=1.6)
+            ax.plot(classes, predicted, "D", color=COLORS[way], markersize=5, **style)
+        off = np.array([abs(row[place + 1] / row[place] - 1) for row in rows])
+        what = "Memory" if place == 4 else "Speed"
+        counts = sorted({row[1] for row in rows})
+        ax.set(xscale="log", ylim=(0, None), xticks=counts, xticklabels=[f"{count / 1e6:g} M" for count in counts])
+        ax.minorticks_off()
+        title = f"{what}: the plan (hollow) is off by {off.mean():.0%} in the mean, {off.max():.0%} at worst"
+        dress(ax, title, "people", unit, key=True)
+    return figure
+
+
+def plot_step_time(classes, milliseconds):
+    """Time of a head's step against its class count.  milliseconds: dict name -> (T,) for (T,) classes.
+
+    returns: Figure.
+    """
+    figure, ax = canvas(size=(6.4, 3.6))
+    colors = dict(zip(milliseconds, (DIFFERENT, SAME, FAINT), strict=False))
+    for name, times in milliseconds.items():
+        ax.plot(classes, times, "o-", color=colors[name], linewidth=2, label=name)
+    ax.set(xlim=(0, None), ylim=(0, None))
+    growth = next(iter(milliseconds.values()))
+    title = f"{classes[-1] / classes[0]:.0f} times the classes, {growth[-1] / growth[0]:.0f} times the time"
+    dress(ax, title, "people", "ms of a step", key=True)
+    return figure

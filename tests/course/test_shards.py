@@ -1,0 +1,53 @@
+"""What the notebook on Partial FC launches: two or three processes share one softmax, and one batch's sample."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+MODULE = ["-m", "arcface_edu.course.shards"]
+
+
+def launch(task, processes=2):
+    """The JSON that rank 0 ends with."""
+    torchrun = ["-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    command = [sys.executable, *torchrun, f"--nproc_per_node={processes}", *MODULE, task]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *said, last = done.stdout.splitlines()
+    assert said
+    return json.loads(last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_by_hand_is_what_one_process_and_partial_fc_have(processes):
+    result = launch("softmax", processes)
+    assert result["equal"]
+    for worst in result["apart"].values():
+        assert len(worst) == 3 and max(worst) < 1e-5
+    assert 40 < result["loss"] < 60  # two sides that are both 0 would be equal too
+    assert result["numbers_sent"] == 3 * 8 * processes
+    firsts = [first for first, _ in result["holds"]]
+    assert firsts == [0] + [last + 1 for _, last in result["holds"][:-1]]
+    assert result["holds"][-1][1] == 1000
+
+
+@pytest.mark.slow
+def test_a_sample_keeps_the_batch_and_moves_nobody_else():
+    ranks = launch("sample")["ranks"]
+    assert sum(one["people"] for one in ranks) > 1
+    for one in ranks:
+        assert one["missing"] == 0
+        assert one["used"] == round(0.1 * one["holds"])
+        assert one["people"] <= one["moved"] <= one["used"]
+
+
+def test_without_torchrun_one_sentence_says_so():
+    done = subprocess.run([sys.executable, *MODULE, "softmax"], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "start with `torchrun" in line
