@@ -44,7 +44,8 @@ def main():
     people = np.repeat(np.arange(HELD_OUT), [len(paths) for paths in unseen.values()])
 
     ways = {"raw pixels": pixel_embeddings(images)}
-    ways["trained on s1 to s30"] = embed(load(config.network, config.embedding_size, "runs/orl/model.pt"), images)
+    network = load(config.network, config.embedding_size, Path(config.output) / "model.pt")
+    ways["trained on s1 to s30"] = embed(network, images)
     drawn = load_config("drawn_faces")
     if Path("runs/drawn_faces/model.pt").exists():
         network = load(drawn.network, drawn.embedding_size, "runs/drawn_faces/model.pt")

