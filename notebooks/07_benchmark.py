@@ -28,13 +28,12 @@ begin()
 
 # %%
 from pathlib import Path
-from arcface_edu import load_config
-from arcface_edu.train import train
+from arcface_edu.course.notebook import torchrun
 from arcface_edu.training.finished import open_trained
 
 runs = [Path("runs/drawn_faces"), Path("runs/course")]
 if not any((run / "model.pt").exists() for run in runs):
-    train(load_config("drawn_faces", ["num_epoch=3", "output=runs/course", "num_workers=0"]))
+    print(torchrun("arcface_edu.train", "num_epoch=3", "output=runs/course", processes=1))
 run = next(run for run in runs if (run / "model.pt").exists())
 trained = open_trained(run)
 print(
@@ -48,7 +47,7 @@ print(
 
 # %%
 import torch
-from arcface_edu import embed
+from arcface_edu import embed, load_config
 from arcface_edu.data.images import decode
 from arcface_edu.training.prepare import prepare_data
 

@@ -66,6 +66,7 @@ def workers(task, *words, processes=2):
     print("\n".join(said))
     return json.loads(result)
 
+
 def as_jpeg(figure, quality=85):
     """A figure of photographs as a picture of a tenth of the bytes that a PNG takes: it is the grain that costs."""
     buffer = io.BytesIO()

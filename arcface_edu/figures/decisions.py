@@ -5,7 +5,7 @@ import numpy as np
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.roc import roc, thin
 from arcface_edu.figures.angles import plot_pair_angles
-from arcface_edu.figures.style import DIFFERENT, FAINT, INK, SAME, canvas, dress
+from arcface_edu.figures.style import FAINT, INK, SAME, canvas, dress
 
 
 def plot_threshold(cosines, is_same, degrees):
@@ -44,22 +44,18 @@ def plot_reports(reports, truth, pairs, ax=None):
         raise DataError(f"reports at FARs {list(reports)} and the truth at {list(truth)}: the same ones are meant")
     figure, ax = canvas(ax, size=(7.2, 4.0))
     fars = sorted(reports, reverse=True)
-    dice = np.random.default_rng(0)
+    dice, fill = np.random.default_rng(0), {True: "full", False: "none"}
     for place, far in enumerate(fars):
         found = np.asarray(reports[far], dtype=float)
         x = place + dice.uniform(-0.18, 0.18, len(found))
-        few = pairs * far < 10
-        ax.plot(x, found, "o", color=DIFFERENT if few else SAME, markersize=3.5, alpha=0.5, markeredgewidth=0)
+        ax.plot(x, found, "o", color=SAME, markersize=4, fillstyle=fill[pairs * far >= 10], alpha=0.6)
         ax.hlines(truth[far], place - 0.32, place + 0.32, color=INK, linewidth=2)
-    # The key once each, whatever there is of it.
-    ax.plot([], [], "o", color=SAME, label="ten false accepts or more")
-    ax.plot([], [], "o", color=DIFFERENT, label="fewer")
+    for enough, label in ((True, "lists with ten false accepts or more"), (False, "with fewer")):
+        ax.plot([], [], "o", color=SAME, markersize=4, fillstyle=fill[enough], label=label)
     ax.plot([], [], color=INK, linewidth=2, label="all pairs")
     ax.set_xticks(range(len(fars)), [f"{far:g}\n{pairs * far:g} in" for far in fars])
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     low, high = np.min(reports[fars[-1]]), np.max(reports[fars[-1]])
-    title = (
-        f"At FAR {fars[-1]:g} short lists report a TAR from {low:.0%} to {high:.0%}; it is {truth[fars[-1]]:.0%}"
-    )
+    title = f"At FAR {fars[-1]:g} short lists report a TAR from {low:.0%} to {high:.0%}; it is {truth[fars[-1]]:.0%}"
     dress(ax, title, f"FAR, and how many of a list's {pairs:,} pairs of strangers that lets in", "TAR", key=True)
     return figure

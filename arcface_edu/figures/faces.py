@@ -84,8 +84,8 @@ def plot_searches(probes, found, captions, right, title=None, ax=None):
     lengths = {len(row) for rows in (found, captions, right) for row in rows}
     if not probes or not len(probes) == len(found) == len(captions) == len(right) or len(lengths) != 1:
         raise DataError(f"{len(probes)} probes: one list of images, captions and bools each is meant, all as long")
-    height = max(image.shape[0] for image in probes + sum(found, []))
-    width = max(image.shape[1] for image in probes + sum(found, []))
+    images = [*probes, *(image for row in found for image in row)]
+    height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
     step, first = width + 4 * GAP, MARGIN + width + 4 * MARGIN  # the probe stands apart
     across = first + lengths.pop() * step - 4 * GAP + MARGIN
     heading, top = _heading(title, across)

@@ -51,8 +51,8 @@ WRONG = {
     "not even 0.6 may come in": lambda same, different, far: right(same, different, max(far, 0.25)),
     "round down": lambda same, different, far: right(same, different, np.ceil(far * len(different)) / len(different)),
     "accept what is above (>)": lambda same, different, far: (
-        (same >= np.sort(different)[::-1][int(far * len(different))]).mean()
-    ),
+        same >= np.sort(different)[::-1][int(far * len(different))]
+    ).mean(),
     "from the strangers alone": lambda same, different, far: (
         right(same, different, far)
         if len(same) < 10
