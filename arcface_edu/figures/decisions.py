@@ -14,9 +14,9 @@ def plot_threshold(cosines, is_same, degrees):
     cosines: (N,).   is_same: (N,) bools.   degrees: pairs below are accepted.
     returns: Figure of two axes, angles and ROC.   raises: DataError (one kind of pair only).
     """
-    figure, ax = canvas(size=(9.6, 4.0))
+    figure, ax = canvas(size=(9.6, 4.2))
     ax.remove()
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
     plot_pair_angles(cosines, is_same, np.cos(np.radians(degrees)), left)
     fpr, tpr = thin(*roc(cosines, is_same)[:2])
     accepted, is_same = np.degrees(np.arccos(np.clip(cosines, -1, 1))) < degrees, np.asarray(is_same, dtype=bool)
