@@ -67,7 +67,7 @@ def workers(task, *words, processes=2):
     return json.loads(result)
 
 
-def as_jpeg(figure, quality=85):
+def as_jpeg(figure, quality=65):
     """A figure of photographs as a picture of a tenth of the bytes that a PNG takes: it is the grain that costs."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpeg", dpi=figure.dpi, pil_kwargs=dict(quality=quality))
