@@ -24,8 +24,8 @@ begin()
 # %% [markdown]
 # ## A network to judge
 #
-# Where `make train` has left a network in `runs/drawn_faces`, it is taken. Where not, a short training makes one now, for
-# a minute or two more; your numbers are then lower than those in the text, and what they teach is the same.
+# Where `make train` has left a network in `runs/drawn_faces`, it is taken. Where not, a short training makes one now,
+# for a minute or two more; your numbers are then lower than those in the text, and what they teach is the same.
 
 # %%
 from pathlib import Path
@@ -95,8 +95,8 @@ print(
 )
 
 # %% [markdown]
-# By little: one number, fitted to thousands of pairs, has not much to flatter itself with. But note what the folds give for free: how much
-# accuracy scatters from one list of 300 pairs to the next.
+# By little: one number, fitted to thousands of pairs, has not much to flatter itself with. But note what the folds give
+# for free: how much accuracy scatters from one list of 300 pairs to the next.
 #
 # `verify_pairs` is the package's own, which sorts once where we compared 400 times:
 
@@ -281,8 +281,8 @@ assert np.mean(reports[1e-4]) > truth[1e-4]  # they show the TAR of a FAR that i
 
 # %% [markdown]
 # A list that is too short does not only scatter, it **flatters**: where FAR 1e-4 does not exist, it shows the TAR of a
-# larger FAR. The rule of thumb behind the filled dots: ten false accepts at least, so 10/FAR pairs of strangers. IJB-C has
-# 15.6 million, which is why papers quote it at 1e-5 (156 false accepts) and treat 1e-6 (16) with care.
+# larger FAR. The rule of thumb behind the filled dots: ten false accepts at least, so 10/FAR pairs of strangers. IJB-C
+# has 15.6 million, which is why papers quote it at 1e-5 (156 false accepts) and treat 1e-6 (16) with care.
 #
 # And one more thing is easily forgotten. 319,600 pairs are not 319,600 independent coins: they are made of 80 people.
 # If one of them has a double, hundreds of pairs go wrong together. The honest interval draws *people* again and again,
