@@ -10,8 +10,10 @@ only the network is a small one, so that a minute on two cores is enough. `pics/
 comes out.
 """
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -41,6 +43,11 @@ def draw_people(photos=100, people=WHO, seed=0):
     who = tqdm(people, desc="drawing faces", unit="person", leave=False)
     images = [decode(photo) for person in who for photo in draw_person(seed, person, photos)]
     return torch.stack(images), torch.arange(len(people)).repeat_interleave(photos)
+
+
+def portraits(people=WHO, seed=0):
+    """One plain photograph of each of these people, uint8 (3, 112, 112): to know them by in a picture."""
+    return [decode(draw_person(seed, person, photos=1, difficulty=0)[0]) for person in people]
 
 
 def small_net(embedding_size):
@@ -113,3 +120,35 @@ def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=
         if step in moments:
             look(step)
     return history._replace(embeddings=torch.stack(history.embeddings), centres=torch.stack(history.centres))
+
+
+def warm_up(m2, until=0.5):
+    """A `margin_at` for `train_small`: ArcFace's margin grows evenly from 0 to m2 radians, then stays.
+
+    until: the share of the training at which it is there.
+    """
+    return lambda done: (1.0, m2 * min(1.0, done / until), 0.0)
+
+
+def room(gap, margin):
+    """How far from its own centre a face may lie, towards another one, and still win with the margin on: degrees.
+
+    gap: degrees between the two centres.   margin: (m1, m2, m3).   returns: the angle theta at which
+    cos(m1*theta + m2) - m3 = cos(gap - theta); below 0 not even a face upon its centre wins: the margin does not fit.
+    """
+    m1, m2, m3 = margin
+    low, high = -gap, gap
+    for _ in range(50):  # the left side falls and the right side rises with theta: halve the interval
+        theta = (low + high) / 2
+        # A negative theta lies behind the centre; m1 stretches it like any other.
+        wins = math.cos(math.radians(m1 * theta) + m2) - m3 > math.cos(math.radians(gap - theta))
+        low, high = (theta, high) if wins else (low, theta)
+    return theta
+
+
+def pairs_of(embeddings, labels):
+    """Every two of N images: (cosines (P,), is_same (P,)) for `plot_pair_angles`.   embeddings: (N, D)."""
+    directions = F.normalize(embeddings)
+    first, second = np.triu_indices(len(labels), 1)
+    cosines = (directions @ directions.T)[first, second]
+    return cosines.numpy(), (labels[first] == labels[second]).numpy()
