@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from arcface_edu.errors import DataError
-from arcface_edu.evaluation.angle_stats import class_means, nearest_angles
+from arcface_edu.evaluation.angle_stats import as_vectors, class_means, nearest_angles
 from arcface_edu.figures.motion import PEOPLE, draw_plane, put_face
 from arcface_edu.figures.style import DPI, FAINT, INK, LABEL_SIZE, METHODS, TITLE_SIZE, dress
 
@@ -16,17 +16,18 @@ HEADED = CELL + 0.3  # with its title
 TURN = np.linspace(0, 2 * np.pi, 181)
 
 
-def plot_planes(planes, labels, faces, columns=3, note=""):
-    """People in the plane under several heads, side by side, and a key of faces where a place is left.
+def plot_planes(planes, labels, faces=None, columns=3, note=""):
+    """People in the plane under several heads, side by side, with the angle between the closest two.
 
-    planes: dict name of the head -> (embeddings (N, 2), centres (C, 2)).   labels: (N,).   faces: C uint8 images.
-    note: a line under it all.   returns: Figure.   raises: DataError (no plane, or as `draw_plane`).
+    planes: dict name of the head -> (embeddings (N, 2), centres (C, 2)).   labels: (N,).   note: a line under it all.
+    faces: C uint8 images, for a key of whose colour is whose, or None.   returns: Figure.
+    raises: DataError (no plane, or as `draw_plane`).
     """
     return _side_by_side(planes, labels, faces, columns, note, draw_plane)
 
 
-def plot_spheres(spheres, labels, faces, azimuth=20, elevation=20, columns=2, note=""):
-    """People on the sphere under several heads, looked at from a direction, and a key of faces.
+def plot_spheres(spheres, labels, faces=None, azimuth=20, elevation=20, columns=2, note=""):
+    """People on the sphere under several heads, looked at from a direction.
 
     spheres: dict name of the head -> (embeddings (N, 3), centres (C, 3)).   azimuth, elevation: degrees.   The rest as
     in `plot_planes`.
@@ -38,11 +39,30 @@ def plot_spheres(spheres, labels, faces, azimuth=20, elevation=20, columns=2, no
     return _side_by_side(spheres, labels, faces, columns, note, draw)
 
 
+def plot_lengths(embeddings, labels, centres, titles=("", "")):
+    """2-D embeddings as they are, with their lengths, and beside them what is left when only directions count.
+
+    embeddings: (N, 2).   labels: (N,), below C.   centres: (C, 2).   titles: one over each.   returns: Figure.
+    raises: DataError (as `draw_plane`).
+    """
+    figure = Figure(figsize=(7.6, 4.1), dpi=DPI, facecolor="white")
+    raw, plane = figure.add_axes((0.1, 0.14, 0.42, 0.78)), figure.add_axes((0.56, 0.1, 0.43, 0.82))
+    draw_plane(plane, embeddings, labels, centres)
+    dress(raw, "", "first number of the embedding", "second")
+    for person, color in enumerate(PEOPLE[: len(centres)]):
+        raw.scatter(*np.asarray(embeddings)[np.asarray(labels) == person].T, s=9, color=color, linewidths=0)
+    raw.plot(0, 0, "+", color=INK, markersize=12)
+    raw.set_aspect("equal", adjustable="datalim")
+    for panel, title in zip((raw, plane), titles, strict=True):
+        panel.set_title(title, fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
 def turn_sphere(figure, x, y, dx, dy, azimuth, elevation):
-    """New (azimuth, elevation) in whole degrees after a drag by dx, dy, shares of a figure: a width is half a turn."""
+    """New (azimuth, elevation) in whole degrees after a drag by dx, dy, shares of the figure: a sphere's width is half a turn."""
     width, height = figure.get_size_inches()
-    azimuth -= 180 * dx * width / CELL / 2
-    elevation = np.clip(elevation - 180 * dy * height / CELL / 2, -90, 90)
+    azimuth -= 180 * dx * width / CELL
+    elevation = np.clip(elevation - 180 * dy * height / CELL, -90, 90)
     return round((azimuth + 180) % 360 - 180), round(elevation)
 
 
@@ -134,7 +154,7 @@ def plot_strangers(embeddings, labels, centres, faces, strangers, title=""):
 
 def closest_people(embeddings, labels):
     """Degrees between the mean directions of the two people who lie closest to each other."""
-    _, means, _ = class_means(embeddings, np.asarray(labels))
+    _, means, _ = class_means(as_vectors(embeddings, "embedding"), np.asarray(labels))
     return float(nearest_angles(means)[0].min())
 
 
@@ -144,14 +164,15 @@ def _side_by_side(panels, labels, faces, columns, note, draw):
         raise DataError("there is nothing to draw: no head is given")
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    left_over = len(panels) % columns  # cells filled in the last row; the key of faces stands beside them
-    foot = (0.3 if note else 0) + (0 if left_over else 0.75)
-    figure = Figure(figsize=(CELL * columns, HEADED * rows + foot), dpi=DPI, facecolor="white")
+    beside = len(panels) % columns > 0  # the key of faces takes the cell that is left, or a strip of its own
+    strip = 0.6 if faces is not None and not beside else 0
+    foot = strip + (0.3 if note else 0)
+    height = HEADED * rows + foot
+    figure = Figure(figsize=(CELL * columns, height), dpi=DPI, facecolor="white")
 
     def cell(place):
         row, column = divmod(place, columns)
         bottom = foot + HEADED * (rows - 1 - row)
-        height = figure.get_size_inches()[1]
         return figure.add_axes((column / columns, bottom / height, 1 / columns, CELL / height))
 
     for place, (name, (embeddings, centres)) in enumerate(panels.items()):
@@ -159,9 +180,10 @@ def _side_by_side(panels, labels, faces, columns, note, draw):
         draw(ax, embeddings, labels, centres)
         title = f"{name}: closest two {closest_people(embeddings, labels):.0f}°"
         ax.set_title(title, fontsize=LABEL_SIZE, pad=4, color=METHODS.get(name, INK))
-    height = figure.get_size_inches()[1]
-    strip = None if left_over else figure.add_axes((0, (foot - 0.75) / height, 1, 0.75 / height))
-    _key_of_faces(strip or cell(len(panels)), faces, 4 if left_over else len(faces))
+    if strip:
+        _key_of_faces(figure.add_axes((0, (foot - strip) / height, 1, strip / height)), faces, len(faces))
+    elif faces is not None:
+        _key_of_faces(cell(len(panels)), faces, -(-len(faces) // 2))
     if note:
         figure.text(0.5, 0.1 / height, note, ha="center", fontsize=LABEL_SIZE, color=INK)
     return figure
@@ -171,8 +193,9 @@ def _key_of_faces(ax, faces, across):
     """Whose colour is whose: rows of so many faces, in the middle of an ax."""
     for person, face in enumerate(faces):
         row, column = divmod(person, across)
-        put_face(ax, face, (column, -row), PEOPLE[person], pixels=40)
-    ax.set_xlim(-0.7, across - 0.3)
-    ax.set_ylim(-(len(faces) - 1) // across - 0.9, 0.9)
-    ax.set_aspect("equal" if across < len(faces) else "auto")
+        put_face(ax, face, (column, -row), PEOPLE[person])
+    last = (len(faces) - 1) // across
+    ax.set_xlim(-0.6, across - 0.4)
+    ax.set_ylim(-last - 0.6, 0.6)
+    ax.set_aspect("equal" if last else "auto")
     ax.axis("off")
