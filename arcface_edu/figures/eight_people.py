@@ -58,8 +58,11 @@ def plot_lengths(embeddings, labels, centres, titles=("", "")):
     return figure
 
 
-def turn_sphere(figure, x, y, dx, dy, azimuth, elevation):
-    """New (azimuth, elevation) in whole degrees after a drag by dx, dy, shares of the figure: a sphere's width is half a turn."""
+def turn_sphere(figure, dx, dy, azimuth, elevation):
+    """New (azimuth, elevation), whole degrees, after a drag by shares dx, dy of a figure of `plot_spheres`.
+
+    As wide as a sphere is, so far a drag makes half a turn.
+    """
     width, height = figure.get_size_inches()
     azimuth -= 180 * dx * width / CELL
     elevation = np.clip(elevation - 180 * dy * height / CELL, -90, 90)

@@ -22,7 +22,7 @@ def test_right_answers_pass(capsys):
         (lambda gap, m: max(0, (gap - m) / 2), "Do not stop at 0"),
         (lambda gap, m: (gap - math.radians(m)) / 2, "mixed"),
         (lambda gap, m: (gap + m) / 2, "sign of m"),
-        (lambda gap, m: gap / 3, "At that angle"),
+        (lambda gap, m: gap / 3, "should be equal"),
     ],
 )
 def test_a_wrong_room_is_told_why(attempt, says, capsys):

@@ -84,12 +84,12 @@ def test_the_far_side_is_pale():
 def test_a_drag_takes_the_sphere_with_it():
     figure = plot_spheres({"ArcFace": SPHERE, "softmax": SPHERE}, LABELS)
     diameter = eight_people.CELL / figure.get_size_inches()[0]
-    assert turn_sphere(figure, 0.5, 0.5, diameter, 0, 0, 20) == (-180, 20)  # once across: to the other side
-    azimuth, elevation = turn_sphere(figure, 0.5, 0.5, 0.02, 0.02, 10, 20)
+    assert turn_sphere(figure, diameter, 0, 0, 20) == (-180, 20)  # once across: to the other side
+    azimuth, elevation = turn_sphere(figure, 0.02, 0.02, 10, 20)
     assert azimuth < 10 and elevation < 20  # what was in the middle goes right and up with the hand
     before, after = (look_from(np.array([1.0, 0, 0]), *eye) for eye in ((10, 20), (azimuth, elevation)))
     assert after[0] > before[0] and after[1] > before[1]
-    assert turn_sphere(figure, 0.5, 0.5, 0, 5, 0, 0)[1] == -90
+    assert turn_sphere(figure, 0, 5, 0, 0)[1] == -90
 
 
 def test_lengths_are_kept_on_the_left_and_dropped_on_the_right():

@@ -30,8 +30,8 @@ def check_room(attempt):
         if math.isclose(said, (gap + m) / 2):
             return _no("The sign of m is wrong: a margin takes room away.")
         return _no(
-            f"With centres {gap:g}° apart and a margin of {m:g}° it says {said:.2f}°. At that angle θ the two sides, θ + m "
-            f"and gap − θ, should be equal; they are {said + m:.2f}° and {gap - said:.2f}°."
+            f"With centres {gap:g}° apart and a margin of {m:g}° it says θ = {said:.2f}°. There θ + m and "
+            f"gap − θ should be equal; they are {said + m:.2f}° and {gap - said:.2f}°."
         )
     print("Right: at θ = (gap − m) / 2 a face with its margin on is as near to its own centre as to the other.")
     return True
