@@ -299,14 +299,15 @@ pair = at({name: ball[name] for name in ("softmax", "ArcFace")})
 
 
 def turn(figure, x, y, dx, dy):
-    return dict(zip(("azimuth", "elevation"), turn_sphere(figure, dx, dy, azimuth.value, elevation.value)))
+    around, up = turn_sphere(figure, dx, dy, azimuth.value, elevation.value)
+    return dict(azimuth=around, elevation=up)
 
 
 Panel(lambda **eye: plot_spheres(pair, labels, **eye), drag=turn, azimuth=azimuth, elevation=elevation)
 
 # %%
 best = np.degrees(np.arccos((8**0.5 - 1) / 7))
-for name, (_, h) in ball.items():
+for _, h in ball.values():
     right = F.normalize(h.embeddings[-1]) @ F.normalize(h.centres[-1]).T
     assert (right.argmax(1) == labels).float().mean() > 0.95  # by the angle alone, softmax too
     assert closest_people(h.embeddings[-1], labels) < best
