@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_edu import angles
-from arcface_edu.course.eight_people import PEOPLE, WHO, draw_people, train_small
+from arcface_edu.course.eight_people import PEOPLE, draw_people, portraits, train_small
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode
@@ -73,9 +73,8 @@ def draw_eight_people():
     softmax = train_small(images, labels, Softmax(2, PEOPLE))
     arcface = train_small(images, labels, MarginSoftmax(2, PEOPLE, margin=(1, 0.3, 0), scale=8))
     histories = {"softmax": softmax[1:3], "ArcFace": arcface[1:3]}
-    faces = [decode(draw_person(seed=0, person=person, photos=1, difficulty=0)[0]) for person in WHO]
     notes = [f"eight people in two dimensions, 100 photographs each: step {step}" for step in softmax.steps]
-    save_animation(animate_plane(histories, labels, faces, notes), HERE / "eight_people.gif", seconds=8)
+    save_animation(animate_plane(histories, labels, portraits(), notes), HERE / "eight_people.gif", seconds=8)
 
 
 if __name__ == "__main__":

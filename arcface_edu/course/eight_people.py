@@ -10,8 +10,10 @@ only the network is a small one, so that a minute on two cores is enough. `pics/
 comes out.
 """
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -33,6 +35,7 @@ class History(NamedTuple):
     embeddings: torch.Tensor  # (F, N, D) float32, in eval mode, as the network gives them
     centres: torch.Tensor  # (F, C, D)
     losses: list  # F floats, the mean since the step before
+    model: nn.Module  # the trained network, for `embed_small`
 
 
 def draw_people(photos=100, people=WHO, seed=0):
@@ -40,6 +43,11 @@ def draw_people(photos=100, people=WHO, seed=0):
     who = tqdm(people, desc="drawing faces", unit="person", leave=False)
     images = [decode(photo) for person in who for photo in draw_person(seed, person, photos)]
     return torch.stack(images), torch.arange(len(people)).repeat_interleave(photos)
+
+
+def portraits(people=WHO, seed=0):
+    """One plain photograph of each of these people, uint8 (3, 112, 112): to know them by in a picture."""
+    return [decode(draw_person(seed, person, photos=1, difficulty=0)[0]) for person in people]
 
 
 def small_net(embedding_size):
@@ -52,16 +60,31 @@ def small_net(embedding_size):
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 4 * channels, embedding_size), last)
 
 
-def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=28, seed=0):
+def embed_small(model, images):
+    """Embeddings (N, D) float32 of uint8 images (N, 3, H, W), by a `small_net` in eval mode."""
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model(part) for part in shrink(images).split(256)])
+
+
+def shrink(images):
+    """uint8 (N, 3, H, W) -> (N, 3, 56, 56) float in [-1, 1], channels last."""
+    return F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area")
+
+
+def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=28, seed=0, margin_at=None, length=1.0):
     """Train `small_net` and `head` from random weights, and look at all images up to `frames` times on the way.
 
     images: uint8 (N, 3, H, W); labels: (N,); head: MarginSoftmax or Softmax, its size that of the embeddings.
+    margin_at: function of the share of the steps that are done, 0 to 1, that returns the margin (m1, m2, m3) of the
+        next one; None leaves the head's as it is.
+    length: of the class centres at first, about: the shorter a centre, the further a step turns it.
     returns: History, the first frame before any step; the frames lie closer in the beginning, where most happens.
     """
     torch.manual_seed(seed)
     model = small_net(head.weight.shape[1]).to(memory_format=torch.channels_last)
-    nn.init.normal_(head.weight)  # of length 1 or so: the shorter a centre, the wilder a step would turn it
-    faces = F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area")  # (N, 3, 56, 56), channels last
+    nn.init.normal_(head.weight, 0, length)
+    faces = shrink(images)
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=5e-4)
     batch_size = min(batch_size, len(faces))
@@ -70,7 +93,7 @@ def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=
     batches = torch.cat(orders).view(-1, batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.1)
     moments = {round(len(batches) * (frame / (frames - 1)) ** 2) for frame in range(frames)}
-    history, since = History([], [], [], []), []
+    history, since = History([], [], [], [], model), []
 
     def look(step):
         model.eval()
@@ -84,6 +107,8 @@ def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=
 
     look(0)
     for step, batch in enumerate(tqdm(batches, desc="training", unit="step", leave=False), start=1):
+        if margin_at:
+            head.margin = margin_at((step - 1) / len(batches))
         mirrored = torch.rand(len(batch), 1, 1, 1, generator=seeded(seed, step, 1)) < 0.5
         loss = head(model(torch.where(mirrored, faces[batch].flip(3), faces[batch])), labels[batch])
         optimizer.zero_grad(set_to_none=True)
@@ -95,3 +120,35 @@ def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=
         if step in moments:
             look(step)
     return history._replace(embeddings=torch.stack(history.embeddings), centres=torch.stack(history.centres))
+
+
+def warm_up(m2, until=0.5):
+    """A `margin_at` for `train_small`: ArcFace's margin grows evenly from 0 to m2 radians, then stays.
+
+    until: the share of the training at which it is there.
+    """
+    return lambda done: (1.0, m2 * min(1.0, done / until), 0.0)
+
+
+def room(gap, margin):
+    """How far from its own centre a face may lie, towards another one, and still win with the margin on: degrees.
+
+    gap: degrees between the two centres.   margin: (m1, m2, m3).   returns: the angle theta at which
+    cos(m1*theta + m2) - m3 = cos(gap - theta); below 0 not even a face upon its centre wins: the margin does not fit.
+    """
+    m1, m2, m3 = margin
+    low, high = -gap, gap
+    for _ in range(50):  # the left side falls and the right side rises with theta: halve the interval
+        theta = (low + high) / 2
+        # A negative theta lies behind the centre; m1 stretches it like any other.
+        wins = math.cos(math.radians(m1 * theta) + m2) - m3 > math.cos(math.radians(gap - theta))
+        low, high = (theta, high) if wins else (low, theta)
+    return theta
+
+
+def pairs_of(embeddings, labels):
+    """Every two of N images: (cosines (P,), is_same (P,)) for `plot_pair_angles`.   embeddings: (N, D)."""
+    directions = F.normalize(embeddings)
+    first, second = np.triu_indices(len(labels), 1)
+    cosines = (directions @ directions.T)[first, second]
+    return cosines.numpy(), (labels[first] == labels[second]).numpy()

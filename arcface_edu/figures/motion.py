@@ -77,17 +77,19 @@ def animate_plane(histories, labels, faces, notes=None):
     return _film(figure, draw, frames)
 
 
-def draw_plane(ax, embeddings, labels, centres, faces, title=""):
+def draw_plane(ax, embeddings, labels, centres, faces=None, title=""):
     """Directions of 2-D embeddings as points about a circle, class centres as spokes with the face at their end.
 
-    embeddings: (N, 2).   labels: (N,), below C.   centres: (C, 2).   faces: C uint8 images, (3, H, W) or (H, W, 3).
+    embeddings: (N, 2).   labels: (N,), below C.   centres: (C, 2).   faces: C uint8 images, (3, H, W) or (H, W, 3), or
+    None for spokes alone.
     The points' distance from the circle means nothing: it only keeps them from lying on one another.
     raises: DataError (more people than colours, embeddings of another size, as many faces as centres are meant).
     """
     embeddings, centres, labels = (np.asarray(values) for values in (embeddings, centres, labels))
-    if embeddings.shape[1:] != (2,) or centres.shape != (len(faces), 2) or len(faces) > len(PEOPLE):
+    count = len(centres) if faces is None else len(faces)
+    if embeddings.shape[1:] != (2,) or centres.shape != (count, 2) or count > len(PEOPLE):
         raise DataError(
-            f"embeddings {embeddings.shape}, centres {centres.shape}, {len(faces)} faces: (N, 2), (C, 2) and C "
+            f"embeddings {embeddings.shape}, centres {centres.shape}, {count} faces: (N, 2), (C, 2) and C "
             f"are meant, C at most {len(PEOPLE)}"
         )
     directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
@@ -98,17 +100,23 @@ def draw_plane(ax, embeddings, labels, centres, faces, title=""):
         color, own = PEOPLE[person], labels == person
         ax.plot([0, x], [0, y], color=color, linewidth=2)
         ax.scatter(*points[own].T, s=9, color=color, alpha=0.75, linewidths=0)
-        picture = np.asarray(faces[person])
-        picture = picture.transpose(1, 2, 0) if picture.shape[0] == 3 else picture
-        frame = dict(edgecolor=color, linewidth=2, boxstyle="square,pad=0.05")
-        ax.add_artist(
-            AnnotationBbox(OffsetImage(picture, zoom=32 / len(picture)), (1.46 * x, 1.46 * y), bboxprops=frame, pad=0.1)
-        )
-    ax.set_xlim(-1.76, 1.76)
-    ax.set_ylim(-1.76, 1.76)
+        if faces is not None:
+            put_face(ax, faces[person], (1.46 * x, 1.46 * y), color)
+    reach = 1.76 if faces is not None else 1.2
+    ax.set_xlim(-reach, reach)
+    ax.set_ylim(-reach, reach)
     ax.set_aspect("equal")
     ax.axis("off")
     ax.set_title(title, fontsize=TITLE_SIZE, color=INK)
+
+
+def put_face(ax, face, at, color, pixels=32):
+    """A person's picture in a frame of their colour.   face: uint8 (3, H, W) or (H, W, 3).   at: data coordinates."""
+    picture = np.asarray(face)
+    picture = picture.transpose(1, 2, 0) if picture.shape[0] == 3 else picture
+    frame = dict(edgecolor=color, linewidth=2, boxstyle="square,pad=0.05")
+    image = OffsetImage(picture, zoom=pixels / len(picture))
+    ax.add_artist(AnnotationBbox(image, at, bboxprops=frame, pad=0.1, annotation_clip=False))
 
 
 def save_animation(animation, path, seconds=6.0):

@@ -3,11 +3,20 @@
 import pytest
 import torch
 
-from arcface_edu.course.eight_people import draw_people, small_net, train_small
+from arcface_edu.course.eight_people import (
+    draw_people,
+    embed_small,
+    pairs_of,
+    portraits,
+    room,
+    small_net,
+    train_small,
+    warm_up,
+)
 from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode
 from arcface_edu.evaluation.angle_stats import angle_statistics
-from arcface_edu.heads import MarginSoftmax, Softmax
+from arcface_edu.heads import MarginSoftmax, Softmax, target_logit
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +53,51 @@ def test_people_are_drawn_in_order():
 
 def test_the_net_is_small():
     assert sum(p.numel() for p in small_net(2).parameters()) < 110_000
+
+
+def test_the_net_that_comes_back_made_the_last_frame(colours):
+    history = train_small(*colours, Softmax(2, 4), epochs=1, frames=2)
+    torch.testing.assert_close(embed_small(history.model, colours[0]), history.embeddings[-1])
+
+
+def test_the_margin_follows_its_schedule(colours):
+    asked, head = [], MarginSoftmax(2, 4)
+
+    def margin_at(done):
+        asked.append(done)
+        return (1.0, done, 0.0)
+
+    train_small(*colours, head, epochs=2, batch_size=16, frames=2, margin_at=margin_at)
+    assert asked == [step / 8 for step in range(8)] and head.margin == (1.0, 7 / 8, 0.0)
+    assert [warm_up(1.2)(done)[1] for done in (0, 0.25, 0.5, 1)] == [0, pytest.approx(0.6), 1.2, 1.2]
+    assert warm_up(1.2, until=0.8)(0.4) == (1.0, pytest.approx(0.6), 0.0)
+
+
+def test_centres_begin_as_long_as_asked(colours):
+    centres = train_small(*colours, MarginSoftmax(64, 4), epochs=1, frames=2, length=0.01).centres[0]
+    assert centres.norm(dim=1).mean().item() == pytest.approx(0.08, rel=0.2)  # sqrt(64) * 0.01
+
+
+@pytest.mark.parametrize("margin", [(1, 0, 0), (1.35, 0, 0), (1, 0, 0.2), (1, 0.5, 0), (0.9, 0.3, 0.1)])
+@pytest.mark.parametrize("gap", [60.0, 98.0])
+def test_at_the_edge_of_its_room_a_face_ties(gap, margin):
+    theta, rival = (torch.tensor(angle).deg2rad() for angle in (room(gap, margin), gap - room(gap, margin)))
+    assert theta > 0
+    torch.testing.assert_close(target_logit(theta.cos(), margin, "exact"), rival.cos(), atol=1e-5, rtol=0)
+
+
+def test_a_margin_that_does_not_fit_leaves_less_than_no_room():
+    assert room(45, (1, 1.0, 0)) == pytest.approx((45 - 57.2958) / 2, abs=1e-4)
+    assert room(45, (1, 0, 0.35)) < 0 < room(45, (1, 0, 0.2))
+
+
+def test_pairs_are_all_pairs():
+    vectors = torch.tensor([[2.0, 0], [1, 1], [0, 3]])
+    cosines, is_same = pairs_of(vectors, torch.tensor([4, 4, 5]))
+    assert cosines.tolist() == pytest.approx([2**-0.5, 0, 2**-0.5], abs=1e-6)
+    assert is_same.tolist() == [True, False, False]
+
+
+def test_portraits_are_plain_photographs_of_these_people():
+    (face,) = portraits([5])
+    assert torch.equal(face, decode(draw_person(0, 5, 1, difficulty=0)[0]))
