@@ -1,0 +1,173 @@
+"""Pictures of the whole: what the margin does and brings, the head that is shared out, the way of a run.
+
+They stand on cards of their own, white with round corners on a clear ground, for light pages and dark ones.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Arc, FancyBboxPatch, Rectangle, Wedge
+
+from arcface_edu.errors import DataError
+from arcface_edu.figures.motion import PEOPLE
+from arcface_edu.figures.style import (
+    COMMUNICATION,
+    COMPUTE,
+    DIFFERENT,
+    FAINT,
+    INK,
+    METHODS,
+    SAME,
+    SMALL_SIZE,
+    TITLE_SIZE,
+    WAITING,
+    shades,
+)
+
+DPI = 120
+MARGIN = 0.5  # radians, ArcFace's
+FAN = (116, 136, 152), (64, 47, 28)  # degrees of the photographs of two people around the circle
+
+
+def plot_hero(people, degrees, is_same, examples):
+    """ArcFace at a glance: the margin between two people on the circle, and the angles that it brings about.
+
+    people: two lists of three uint8 images (3, H, W), photographs of one person each.
+    degrees: (N,) angles of verification pairs; is_same: (N,) bools.
+    examples: two pairs of images, one of one person and one of two people, each (first, second, degrees).
+    returns: Figure.   raises: DataError (pairs of one kind only).
+    """
+    degrees, is_same = np.asarray(degrees, dtype=float), np.asarray(is_same, dtype=bool)
+    if is_same.all() or not is_same.any():
+        raise DataError("the picture needs pairs of one person and pairs of two")
+    figure, back = card(11.0, 4.6)
+    back.text(
+        0.3,
+        4.28,
+        "Train: a margin between people",
+        va="center",
+        fontsize=TITLE_SIZE + 1.5,
+        fontweight="bold",
+        color=INK,
+    )
+    back.text(
+        6.0,
+        4.28,
+        "Verify: people never seen before",
+        va="center",
+        fontsize=TITLE_SIZE + 1.5,
+        fontweight="bold",
+        color=INK,
+    )
+    left = figure.add_axes((0.015, 0.0, 0.515, 0.9))
+    draw_margin(left, people)
+    right = figure.add_axes((6.05 / 11, 0.125, 4.6 / 11, 0.42))
+    draw_angles(right, degrees, is_same, examples)
+    return figure
+
+
+def draw_margin(ax, people):
+    """Two class centres on the unit circle, photographs about them, and the angle that counts with m added."""
+    ax.set(xlim=(-1.62, 1.62), ylim=(-0.42, 2.06))
+    ax.set_aspect("equal", anchor="S")
+    ax.axis("off")
+    half = np.degrees(MARGIN) / 2
+    ax.add_patch(Wedge((0, 0), 1, 90 - half, 90 + half, color=METHODS["ArcFace"], alpha=0.22, lw=0))
+    ax.add_patch(Arc((0, 0), 2, 2, theta1=8, theta2=172, color=FAINT, lw=1.6))
+    for person, (photos, places) in enumerate(zip(people, FAN, strict=True)):
+        color, centre = PEOPLE[6 * person], places[1]
+        ax.annotate(
+            "", at(centre), (0, 0), arrowprops=dict(arrowstyle="-|>", color=color, lw=2.6, shrinkA=0, shrinkB=0)
+        )
+        for photo, place in zip(photos, places, strict=True):
+            show(ax, photo, at(place, 1.33), 58, color)
+            ax.plot(*at(place), "o", ms=8, color=color, mec="white", mew=1.2, zorder=4)
+    own, photo = FAN[0][1], FAN[0][0]
+    ax.plot(*zip((0, 0), at(photo), strict=True), color=PEOPLE[0], lw=1.2, ls="--")
+    for begin, end, size, color, name in (
+        (photo, own, 0.86, INK, "θ"),
+        (photo - 2 * half, photo, 1.1, METHODS["ArcFace"], "+ m"),
+    ):
+        ax.add_patch(Arc((0, 0), size, size, theta1=begin, theta2=end, color=color, lw=2.4))
+        ax.text(
+            *at((begin + end) / 2, size / 2 + 0.1), name, ha="center", va="center", fontsize=TITLE_SIZE, color=color
+        )
+    ax.text(
+        0, -0.12, "s · cos(θ + m)  must win, not  s · cos θ", ha="center", va="center", fontsize=TITLE_SIZE, color=INK
+    )
+    ax.text(
+        0,
+        -0.31,
+        f"m = {np.degrees(MARGIN):.1f}° of empty room between any two people",
+        ha="center",
+        va="center",
+        fontsize=SMALL_SIZE + 0.5,
+        color=METHODS["ArcFace"],
+    )
+
+
+def draw_angles(ax, degrees, is_same, examples):
+    """Histograms of the angles of pairs, of one person and of two, an example over either."""
+    bins = np.arange(np.floor(degrees.min() / 2) * 2, degrees.max() + 2, 2)
+    for kind, color, name, (first, second, angle) in zip(
+        (is_same, ~is_same), (SAME, DIFFERENT), ("one person", "two people"), examples, strict=True
+    ):
+        counts, edges = np.histogram(degrees[kind], bins)
+        ax.stairs(100 * counts / kind.sum(), edges, fill=True, color=color, alpha=0.75)
+        mean = degrees[kind].mean()
+        for photo, side in ((first, -1), (second, 1)):
+            show(ax, photo, (mean, 1.02), 58, color, ("data", "axes fraction"), (side * 26, 48))
+        ax.annotate(
+            f"{name}: {angle:.0f}°",
+            (mean, 1.02),
+            (0, 6),
+            ("data", "axes fraction"),
+            "offset points",
+            ha="center",
+            va="bottom",
+            fontsize=SMALL_SIZE + 0.5,
+            color=color,
+            fontweight="bold",
+        )
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set_color(FAINT)
+    ax.set_yticks([])
+    ax.set_xticks(range(0, 181, 30), [f"{tick}°" for tick in range(0, 181, 30)], fontsize=SMALL_SIZE, color=INK)
+    ax.set_xlim(min(bins[0], degrees[is_same].mean() - 22), max(bins[-1], degrees[~is_same].mean() + 22))
+    ax.set_xlabel(f"angle between two photographs, {len(degrees):,} pairs", fontsize=SMALL_SIZE + 0.5, color=INK)
+
+
+def at(degrees, radius=1.0):
+    """The point at so many degrees of a circle, (x, y)."""
+    return radius * np.cos(np.radians(degrees)), radius * np.sin(np.radians(degrees))
+
+
+def show(ax, image, place, size, color, coordinates="data", offset=(0, 0)):
+    """A face of `size` pixels of the figure, framed, at a place of the ax, moved by `offset` points."""
+    picture = np.asarray(image).transpose(1, 2, 0)
+    picture = OffsetImage(picture, zoom=size / picture.shape[0] * 100 / DPI, dpi_cor=True, interpolation="lanczos")
+    frame = dict(edgecolor=color, linewidth=2, boxstyle="round,pad=0.04,rounding_size=0.2")
+    ax.add_artist(
+        AnnotationBbox(picture, place, offset, coordinates, boxcoords="offset points", bboxprops=frame, pad=0.1)
+    )
+
+
+def card(width, height):
+    """(figure, ax over all of it in inches): white, round corners, clear beyond them."""
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="none")
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(0, height))
+    ax.axis("off")
+    ax.add_patch(
+        FancyBboxPatch(
+            (0.03, 0.03),
+            width - 0.06,
+            height - 0.06,
+            boxstyle="round,pad=0,rounding_size=0.2",
+            fc="white",
+            ec="#D0D7DE",
+            lw=1,
+        )
+    )
+    return figure, ax
