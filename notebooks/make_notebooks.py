@@ -11,7 +11,9 @@ package's modules that they reach, and the configs. `make test` fails where that
 
 import argparse
 import ast
+import base64
 import hashlib
+import io
 import os
 import re
 import time
@@ -21,6 +23,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
+from PIL import Image
 
 from arcface_edu.course.widgets import WIDGET
 
@@ -101,8 +104,19 @@ def make_still(notebook):
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran
         for output in cell.get("outputs", []):
-            if WIDGET in output.get("data", {}):
-                del output.data[WIDGET]
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            if "image/png" in data:
+                data["image/png"] = small_png(data["image/png"])
+
+
+def small_png(encoded):
+    """A base64 PNG with a palette of 160 colours: a third of the bytes, and no difference that an eye sees."""
+    picture, buffer = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"), io.BytesIO()
+    picture.quantize(160, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(
+        buffer, "PNG", optimize=True
+    )
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def stored_hash(notebook):

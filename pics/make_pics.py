@@ -7,15 +7,24 @@ here, in half a minute on one core.
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from arcface_edu import angles
 from arcface_edu.course.eight_people import PEOPLE, WHO, draw_people, train_small
+from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode
+from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.figures.faces import contact_sheet
+from arcface_edu.figures.house import plot_hero
 from arcface_edu.figures.motion import animate_plane, animate_target_angles, save_animation
+from arcface_edu.figures.parallel import plot_dp_ddp_timelines
+from arcface_edu.figures.resnet import plot_blocks
 from arcface_edu.figures.style import save
 from arcface_edu.heads import MarginSoftmax, Softmax
+from arcface_edu.training.finished import open_trained
 from arcface_edu.training.metrics import read_metrics
+from arcface_edu.training.prepare import find_pair_files
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs"
@@ -30,8 +39,27 @@ def main():
     angles.main([str(RUNS / "drawn_faces"), str(RUNS / "softmax"), "--output", str(RUNS / "angles")])
     for name in ("closest_ArcFace", "norm_faces_ArcFace", "nearest_centres", "pairs_drawn"):
         shutil.copyfile(RUNS / "angles" / f"angles_{name}.png", HERE / f"angles_{name}.png")
+    draw_hero()
+    save(plot_blocks(), HERE / "blocks.png")
+    save(plot_dp_ddp_timelines(), HERE / "dp_ddp.png")
     draw_sharpening()
     draw_eight_people()
+
+
+def draw_hero():
+    trained = open_trained(RUNS / "drawn_faces")
+    images, is_same = read_pairs(next(iter(find_pair_files(trained.config, Path(trained.config.rec)))))
+    degrees = np.degrees(np.arccos(verify_pairs(embed(trained.model, images), is_same)["cosines"].clip(-1, 1)))
+
+    def typical(kind):
+        """The pair of that kind whose angle is the most ordinary: (first, second, degrees)."""
+        places = np.flatnonzero(kind)
+        place = places[np.abs(degrees[places] - np.median(degrees[places])).argmin()]
+        return decode(images[2 * place]), decode(images[2 * place + 1]), degrees[place]
+
+    people = [[decode(photo) for photo in draw_person(seed=0, person=person, photos=3)] for person in (200, 205)]
+    hero = plot_hero(people, degrees, is_same, (typical(is_same), typical(~is_same)))
+    save(hero, HERE / "arcface.png")
 
 
 def draw_sharpening():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -41,25 +42,40 @@ def describe(device):
     return f"{torch.accelerator.device_count()} x {name}"
 
 
-def torchrun(*words, processes=2):
+def torchrun(*words, processes=2, machines=1):
     """Run a module of the package in several processes: `torchrun("arcface_edu.course.workers", "rpc")`.
 
     It is what a terminal would do. A notebook's own process must never fork itself; torchrun starts new ones, of one
-    thread each.
-    returns: what rank 0 printed.   raises: TrainingError with what it said instead.
+    thread each.   machines: so many torchruns, each with its own `processes`; they meet at a port, as they would do
+    from afar.   returns: what rank 0 printed.   raises: TrainingError with what it said instead.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting_place(machines), f"--nproc_per_node={processes}"]
     environment = os.environ | dict(OMP_NUM_THREADS="1", TQDM_DISABLE="1")
-    done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise TrainingError(
-            f"torchrun -m {' '.join(words)} ended with status {done.returncode}:\n{done.stderr[-2000:]}"
-        )
-    return done.stdout
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else the second torchrun may never find the first
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = [subprocess.Popen([*command, "-m", *words], env=environment, **pipes) for _ in range(machines)]
+    said = [agent.communicate() for agent in started]
+    for agent, (_, errors) in zip(started, said, strict=True):
+        if agent.returncode:
+            raise TrainingError(
+                f"torchrun -m {' '.join(words)} ended with status {agent.returncode}:\n{errors[-2000:]}"
+            )
+    return "".join(printed for printed, _ in said)
 
 
-def workers(task, *words, processes=2):
+def meeting_place(machines):
+    """The options by which the torchruns of so many machines find each other: here, all on this one."""
+    if machines == 1:
+        return ["--standalone"]
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]  # free a moment ago
+    return [f"--nnodes={machines}", "--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{port}", f"--rdzv_id={port}"]
+
+
+def workers(task, *words, processes=2, machines=1):
     """Run a task of `arcface_edu.course.workers` and show what it says.  returns: its result, a dict."""
-    *said, result = torchrun("arcface_edu.course.workers", task, *words, processes=processes).splitlines()
+    printed = torchrun("arcface_edu.course.workers", task, *words, processes=processes, machines=machines)
+    *said, result = printed.splitlines()
     print("\n".join(said))
     return json.loads(result)

@@ -19,7 +19,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"  # how a notebook's output r
 class Picture(anywidget.AnyWidget):
     """A PNG that tells where the pointer drags it."""
 
-    # One message at a time: while the next picture is being drawn, the pointer's way is not queued up.
+    # One message at a time: while the next picture is being drawn, of the pointer's way only its end is kept.
     _esm = """
     export default {
       render({ model, el }) {
@@ -27,13 +27,18 @@ class Picture(anywidget.AnyWidget):
         picture.draggable = false;
         picture.alt = "a figure that follows the controls";
         picture.style.cssText = "max-width: 100%; touch-action: none;" + (model.get("drags") ? "cursor: grab" : "");
-        let waiting = false, last = [0, 0];
+        let timer, waiting = false, missed = null, last = [0, 0];
         const show = () => {
           URL.revokeObjectURL(picture.src);
           picture.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
+          ready();
+        };
+        const ready = () => {
           waiting = false;
+          if (missed) tell(missed, false);
         };
         const tell = (event, begins) => {
+          missed = waiting ? event : null;
           if (!model.get("drags") || waiting) return;
           const box = picture.getBoundingClientRect();
           const x = (event.clientX - box.left) / box.width, y = (box.bottom - event.clientY) / box.height;
@@ -42,7 +47,8 @@ class Picture(anywidget.AnyWidget):
           waiting = true;
           model.set("pointer", [x, y, dx, dy]);
           model.save_changes();
-          setTimeout(() => (waiting = false), 400);
+          clearTimeout(timer);
+          timer = setTimeout(ready, 400);
         };
         picture.addEventListener("pointerdown", (event) => {
           picture.setPointerCapture(event.pointerId);

@@ -4,12 +4,18 @@
     torchrun --nproc_per_node=2 -m arcface_edu.course.workers rpc          one process asks another for a logit
     torchrun --nproc_per_node=2 -m arcface_edu.course.workers shuffle      who sees which images, the rank forgotten
     torchrun --nproc_per_node=2 -m arcface_edu.course.workers head         class centres that nobody keeps together
+    torchrun --nproc_per_node=4 -m arcface_edu.course.workers ring         a sum made of sends to the next rank alone
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers buckets      when gradients travel, on a timeline
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers accumulate   messages of a step of several backward passes
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers bn           statistics that only rank 0 writes down
+    torchrun --nproc_per_node=2 -m arcface_edu.course.workers uneven       a rank that is through before the others
 
 Rank 0 tells what happened; its last line is the same as JSON, for a notebook to read.
 """
 
 import argparse
 import json
+import os
 import warnings
 
 import torch
@@ -19,6 +25,7 @@ from torch.distributed import rpc
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from arcface_edu.course import faults, traffic
 from arcface_edu.data.loader import ShuffledBatches
 from arcface_edu.errors import ConfigError, speaks_plainly
 from arcface_edu.heads import MarginSoftmax
@@ -40,7 +47,7 @@ def main(argv=None):
     tasks.add_parser("all_reduce", help=summary(all_reduce)).add_argument(
         "--operation", choices=("mean", "sum"), default="mean", help="sum: what it is like to forget the division"
     )
-    for name in ("rpc", "shuffle", "head"):
+    for name in list(TASKS)[1:]:
         tasks.add_parser(name, help=summary(TASKS[name]))
     options = vars(parser.parse_args(argv))
     name = options.pop("task")
@@ -115,7 +122,10 @@ def all_reduce(world, operation="mean"):
     print(f"  averaged by hand - by one process              {to_one_process:.1e}")
     equal = max(to_ddp, to_one_process) < 1e-5  # float32 adds in another order
     differences = dict(before=before, to_ddp=to_ddp, to_one_process=to_one_process)
-    return dict(operation=operation, equal=equal, messages=messages, numbers=len(whole), differences=differences)
+    machine = int(os.environ["GROUP_RANK"])  # the place of this process's torchrun among all of them
+    places = everyones((world.rank, machine, world.local_rank))
+    found = dict(messages=messages, numbers=len(whole), differences=differences, places=places)
+    return dict(operation=operation, equal=equal, **found)
 
 
 def largest_difference(gradient, reference):
@@ -190,6 +200,7 @@ def head_apart(world, steps=30):
 
 
 TASKS = dict(all_reduce=all_reduce, rpc=remote_calls, shuffle=shuffle, head=head_apart)
+TASKS |= {task.__name__: task for task in (traffic.ring, traffic.buckets, traffic.accumulate, faults.bn, faults.uneven)}
 
 if __name__ == "__main__":
     main()

@@ -1,28 +1,16 @@
-"""Pictures of the whole: what the margin does and brings, the head that is shared out, the way of a run.
+"""The picture of the whole: what the margin does, and what it brings about.
 
-They stand on cards of their own, white with round corners on a clear ground, for light pages and dark ones.
+It stands on a card of its own, white with round corners on a clear ground, for light pages and dark ones.
 """
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from matplotlib.patches import Arc, FancyBboxPatch, Rectangle, Wedge
+from matplotlib.patches import Arc, FancyBboxPatch, Wedge
 
 from arcface_edu.errors import DataError
 from arcface_edu.figures.motion import PEOPLE
-from arcface_edu.figures.style import (
-    COMMUNICATION,
-    COMPUTE,
-    DIFFERENT,
-    FAINT,
-    INK,
-    METHODS,
-    SAME,
-    SMALL_SIZE,
-    TITLE_SIZE,
-    WAITING,
-    shades,
-)
+from arcface_edu.figures.style import DIFFERENT, FAINT, INK, METHODS, SAME, SMALL_SIZE, TITLE_SIZE
 
 DPI = 120
 MARGIN = 0.5  # radians, ArcFace's
@@ -40,29 +28,12 @@ def plot_hero(people, degrees, is_same, examples):
     degrees, is_same = np.asarray(degrees, dtype=float), np.asarray(is_same, dtype=bool)
     if is_same.all() or not is_same.any():
         raise DataError("the picture needs pairs of one person and pairs of two")
-    figure, back = card(11.0, 4.6)
-    back.text(
-        0.3,
-        4.28,
-        "Train: a margin between people",
-        va="center",
-        fontsize=TITLE_SIZE + 1.5,
-        fontweight="bold",
-        color=INK,
-    )
-    back.text(
-        6.0,
-        4.28,
-        "Verify: people never seen before",
-        va="center",
-        fontsize=TITLE_SIZE + 1.5,
-        fontweight="bold",
-        color=INK,
-    )
-    left = figure.add_axes((0.015, 0.0, 0.515, 0.9))
-    draw_margin(left, people)
-    right = figure.add_axes((6.05 / 11, 0.125, 4.6 / 11, 0.42))
-    draw_angles(right, degrees, is_same, examples)
+    figure, back = card(11.0, 4.1)
+    title = dict(va="center", fontsize=TITLE_SIZE + 1.5, fontweight="bold", color=INK)
+    back.text(0.3, 3.78, "Train: a margin between people", **title)
+    back.text(6.0, 3.78, "Verify: people never seen before", **title)
+    draw_margin(figure.add_axes((0.015, 0.0, 0.515, 0.97)), people)
+    draw_angles(figure.add_axes((6.05 / 11, 0.135, 4.6 / 11, 0.46)), degrees, is_same, examples)
     return figure
 
 
@@ -76,34 +47,23 @@ def draw_margin(ax, people):
     ax.add_patch(Arc((0, 0), 2, 2, theta1=8, theta2=172, color=FAINT, lw=1.6))
     for person, (photos, places) in enumerate(zip(people, FAN, strict=True)):
         color, centre = PEOPLE[6 * person], places[1]
-        ax.annotate(
-            "", at(centre), (0, 0), arrowprops=dict(arrowstyle="-|>", color=color, lw=2.6, shrinkA=0, shrinkB=0)
-        )
+        arrow = dict(arrowstyle="-|>", color=color, lw=2.6, shrinkA=0, shrinkB=0)
+        ax.annotate("", at(centre), (0, 0), arrowprops=arrow)
         for photo, place in zip(photos, places, strict=True):
             show(ax, photo, at(place, 1.33), 58, color)
             ax.plot(*at(place), "o", ms=8, color=color, mec="white", mew=1.2, zorder=4)
     own, photo = FAN[0][1], FAN[0][0]
+    middle = dict(ha="center", va="center", fontsize=TITLE_SIZE)
     ax.plot(*zip((0, 0), at(photo), strict=True), color=PEOPLE[0], lw=1.2, ls="--")
     for begin, end, size, color, name in (
         (photo, own, 0.86, INK, "θ"),
         (photo - 2 * half, photo, 1.1, METHODS["ArcFace"], "+ m"),
     ):
         ax.add_patch(Arc((0, 0), size, size, theta1=begin, theta2=end, color=color, lw=2.4))
-        ax.text(
-            *at((begin + end) / 2, size / 2 + 0.1), name, ha="center", va="center", fontsize=TITLE_SIZE, color=color
-        )
-    ax.text(
-        0, -0.12, "s · cos(θ + m)  must win, not  s · cos θ", ha="center", va="center", fontsize=TITLE_SIZE, color=INK
-    )
-    ax.text(
-        0,
-        -0.31,
-        f"m = {np.degrees(MARGIN):.1f}° of empty room between any two people",
-        ha="center",
-        va="center",
-        fontsize=SMALL_SIZE + 0.5,
-        color=METHODS["ArcFace"],
-    )
+        ax.text(*at((begin + end) / 2, size / 2 + 0.1), name, color=color, **middle)
+    ax.text(0, -0.12, "s · cos(θ + m)  must win, not  s · cos θ", color=INK, **middle)
+    room = f"m = {np.degrees(MARGIN):.1f}° of empty room between any two people"
+    ax.text(0, -0.31, room, color=METHODS["ArcFace"], **middle | dict(fontsize=SMALL_SIZE + 0.5))
 
 
 def draw_angles(ax, degrees, is_same, examples):
@@ -117,18 +77,9 @@ def draw_angles(ax, degrees, is_same, examples):
         mean = degrees[kind].mean()
         for photo, side in ((first, -1), (second, 1)):
             show(ax, photo, (mean, 1.02), 58, color, ("data", "axes fraction"), (side * 26, 48))
-        ax.annotate(
-            f"{name}: {angle:.0f}°",
-            (mean, 1.02),
-            (0, 6),
-            ("data", "axes fraction"),
-            "offset points",
-            ha="center",
-            va="bottom",
-            fontsize=SMALL_SIZE + 0.5,
-            color=color,
-            fontweight="bold",
-        )
+        above = dict(xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", va="bottom")
+        style = dict(fontsize=SMALL_SIZE + 0.5, color=color, fontweight="bold")
+        ax.annotate(f"{name}: {angle:.0f}°", (mean, 1.02), (0, 6), **above, **style)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color(FAINT)
@@ -159,15 +110,6 @@ def card(width, height):
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(0, height))
     ax.axis("off")
-    ax.add_patch(
-        FancyBboxPatch(
-            (0.03, 0.03),
-            width - 0.06,
-            height - 0.06,
-            boxstyle="round,pad=0,rounding_size=0.2",
-            fc="white",
-            ec="#D0D7DE",
-            lw=1,
-        )
-    )
+    corners = "round,pad=0,rounding_size=0.2"
+    ax.add_patch(FancyBboxPatch((0.03, 0.03), width - 0.06, height - 0.06, corners, fc="white", ec="#D0D7DE", lw=1))
     return figure, ax

@@ -1,9 +1,27 @@
 """Many processes: who computes, who sends and who waits, and when."""
 
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import COMMUNICATION, COMPUTE, INK, SMALL_SIZE, WAITING, canvas, dress
+from arcface_edu.figures.style import (
+    COMMUNICATION,
+    COMPUTE,
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    SMALL_SIZE,
+    WAITING,
+    canvas,
+    dress,
+    shades,
+)
 
 LANES = {"compute": COMPUTE, "communication": COMMUNICATION, "waiting": WAITING}
+DATA_PARALLEL = "#882255"  # its curve, beside DDP's
 
 
 def plot_timeline(timelines, ax=None):
@@ -16,8 +34,8 @@ def plot_timeline(timelines, ax=None):
     if not timelines or not all(len(line["steps"]) for line in timelines):
         raise DataError("a timeline needs at least one step of every rank")
     figure, ax = canvas(ax, size=(10, 1.2 + 1.5 * len(timelines)))
-    begin = min(line["steps"][0, 0] for line in timelines)
-    end = max(line["steps"][-1, 1] for line in timelines)
+    begin = min(line["steps"][0][0] for line in timelines)
+    end = max(line["steps"][-1][1] for line in timelines)
     ticks, names = [], []
     for rank, line in enumerate(timelines):
         top = 4.2 * (len(timelines) - 1 - rank)
@@ -46,4 +64,179 @@ def plot_timeline(timelines, ax=None):
 
 
 def total(spans):
-    return float((spans[:, 1] - spans[:, 0]).sum()) if len(spans) else 0.0
+    return float(sum(last - first for first, last in spans))
+
+
+class Span(NamedTuple):
+    """Something that a rank does from `begin` to `end`; kind: a key of LANES."""
+
+    rank: int
+    kind: str
+    words: str
+    begin: float
+    end: float
+
+
+def plot_dp_ddp_timelines(ranks=3, forward=2.0, backward=4.0, loss=0.6, update=0.7, message=1.1, packets=4, ax=None):
+    """One step of DataParallel over one of DistributedDataParallel, on one clock: the same images, the same gradient.
+
+    forward, backward, loss, update: what a GPU computes for its images, in any unit of time; message: until all have
+    the weights, or one has the sum of all gradients; packets: buckets of DDP's gradients. A schematic: the lengths
+    follow from these alone (images and embeddings travel in no time; an all-reduce takes 2 (N - 1) / N messages).
+    returns: Figure.
+    """
+    figure, ax = canvas(ax, size=(10, 1.9 + 0.95 * ranks))
+    ways = {
+        "DataParallel": data_parallel_step(ranks, forward, backward, loss, update, message),
+        "DistributedDataParallel": ddp_step(ranks, forward, backward, loss, update, message, packets),
+    }
+    ends = {way: max(span.end for span in spans) for way, spans in ways.items()}
+    ticks, labels = [], []
+    for row, (way, spans) in enumerate(ways.items()):
+        base = (1 - row) * (ranks + 1.1)
+        for rank in range(ranks):
+            y = base + ranks - 1 - rank
+            ticks.append(y)
+            labels.append(f"{'GPU' if row == 0 else 'rank'} {rank}")
+            draw_rank(ax, [span for span in spans if span.rank == rank], y, ends[way])
+        what = "one process feeds all GPUs, and GPU 0 collects" if row == 0 else "every rank does the same"
+        ax.text(0, base + ranks - 0.38, f"{way}: {what}", fontsize=LABEL_SIZE, color=INK, fontweight="bold")
+        ax.plot([ends[way]] * 2, [base - 0.5, base + ranks - 0.5], color=INK, linewidth=1.2)
+    for kind, color in LANES.items():
+        ax.broken_barh([], (0, 1), facecolors=color, label=kind)
+    ax.set_yticks(ticks, labels)
+    ax.set_xlim(0, max(ends.values()) * 1.01)
+    ax.set_ylim(-0.6, 2 * ranks + 1.4)
+    saved = 1 - ends["DistributedDataParallel"] / ends["DataParallel"]
+    dress(ax, f"The same step, {saved:.0%} shorter: nobody waits for GPU 0, and gradients travel meanwhile", key=True)
+    ax.grid(visible=False)
+    ax.set_xlabel("time (schematic)", fontsize=LABEL_SIZE, color=INK)
+    ax.set_xticks([])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    return figure
+
+
+def draw_rank(ax, spans, y, end):
+    """A rank's lane: what it computes over what it sends, grey where it does neither."""
+    moments = sorted({0.0, end, *(moment for span in spans for moment in (span.begin, span.end))})
+    idle = [(a, b - a) for a, b in itertools.pairwise(moments) if not any(s.begin <= a and b <= s.end for s in spans)]
+    ax.broken_barh(idle, (y - 0.4, 0.8), facecolors=WAITING)
+    for span in spans:
+        compute = span.kind == "compute"
+        low, height, edge, ink = (y - 0.1, 0.5, "white", "white") if compute else (y - 0.4, 0.3, INK, INK)
+        length, middle = span.end - span.begin, (span.begin + span.end) / 2
+        ax.broken_barh(
+            [(span.begin, length)], (low, height), facecolors=LANES[span.kind], edgecolor=edge, linewidth=0.5
+        )
+        ax.text(middle, low + height / 2 - 0.02, span.words, ha="center", va="center", fontsize=SMALL_SIZE, color=ink)
+
+
+def data_parallel_step(ranks, forward, backward, loss, update, message):
+    """Spans of a step in which GPU 0 hands out its weights, computes the loss of all images, and adds up gradients."""
+    gathered = message + forward
+    known = gathered + ranks * loss
+    done = known + backward
+    spans = [Span(0, "compute", f"loss of all {ranks}", gathered, known)]
+    for rank in range(ranks):
+        spans.append(Span(rank, "communication", "weights", 0, message))
+        spans.append(Span(rank, "compute", "forward", message, gathered))
+        spans.append(Span(rank, "compute", "backward", known, done))
+        spans.append(Span(rank, "communication", "gradient", done, done + message))
+    return [*spans, Span(0, "compute", "update", done + message, done + message + update)]
+
+
+def ddp_step(ranks, forward, backward, loss, update, message, packets):
+    """Spans of a step in which each packet of gradients travels as soon as the backward pass has filled it."""
+    travel = 2 * (ranks - 1) / ranks * message / packets
+    known = forward + loss
+    arrived, spans = 0.0, []
+    for number in range(1, packets + 1):
+        leaves = max(arrived, known + backward * number / packets)
+        arrived = leaves + travel
+        spans += [Span(rank, "communication", f"{number}", leaves, arrived) for rank in range(ranks)]
+    phases = {"forward": (0, forward), "loss": (forward, known), "backward": (known, known + backward)}
+    phases["update"] = arrived, arrived + update
+    return spans + [Span(rank, "compute", name, *phase) for rank in range(ranks) for name, phase in phases.items()]
+
+
+def plot_ring(contributions):
+    """How a ring's all-reduce fills: after each step, of how many ranks the chunks of each rank hold the sum.
+
+    contributions: (steps + 1, ranks, chunks) whole numbers, 1 ... ranks; the first is before any step.
+    returns: Figure.
+    """
+    contributions = np.asarray(contributions)
+    steps, ranks, chunks = contributions.shape
+    figure, ax = canvas(size=(10, 9.4 / steps + 0.75))
+    ax.remove()
+    colors = shades(COMPUTE, ranks)
+    for step, ax in enumerate(figure.subplots(1, steps, sharey=True)):
+        for rank in range(ranks):
+            for chunk in range(chunks):
+                count = int(contributions[step, rank, chunk])
+                new = step > 0 and count != contributions[step - 1, rank, chunk]
+                ax.add_patch(
+                    Rectangle(
+                        (chunk + 0.06, rank + 0.06), 0.88, 0.88, facecolor=colors[count - 1],
+                        edgecolor=COMMUNICATION if new else "none", linewidth=3,
+                    )
+                )  # fmt: skip
+                dark = count > ranks / 3
+                ax.text(
+                    chunk + 0.5, rank + 0.5, count, ha="center", va="center", fontsize=SMALL_SIZE,
+                    color="white" if dark else INK,
+                )  # fmt: skip
+        ax.set_xlim(0, chunks)
+        ax.set_ylim(ranks, 0)
+        ax.set_aspect("equal")
+        ax.set_xticks([])
+        ax.set_yticks(np.arange(ranks) + 0.5, [f"rank {rank}" for rank in range(ranks)], fontsize=SMALL_SIZE)
+        ax.tick_params(length=0, colors=INK)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+        ax.set_title("before" if step == 0 else f"step {step}", fontsize=SMALL_SIZE, color=INK)
+    figure.suptitle(
+        f"In {steps // 2} steps each chunk gathers its sum on its way round, in {steps // 2} more all get it"
+        " (yellow: just arrived)",
+        x=0.02, ha="left", fontsize=LABEL_SIZE + 1, color=INK,
+    )  # fmt: skip
+    return figure
+
+
+def plot_scaling(counts, rates, steps, ranks, published):
+    """How a training's speed grows with its ranks, and where the time of one step goes at `ranks` of them.
+
+    counts: (R,) numbers of ranks.   rates: dict way -> (R,) images/s.   steps: dict way -> (compute, waiting, hidden)
+    ms of a step of `ranks`.   published: dict words -> [(ranks, images/s)].   returns: Figure.
+    """
+    figure, ax = canvas(size=(10, 4.4))
+    ax.remove()
+    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
+    counts = np.asarray(counts)
+    left.plot(counts, counts * next(iter(rates.values()))[0], color=FAINT, linestyle="--", label="nobody ever waits")
+    for (way, speed), color in zip(rates.items(), (DATA_PARALLEL, COMPUTE), strict=True):
+        left.plot(counts, speed, color=color, linewidth=2, label=way)
+        left.plot([ranks], np.interp([ranks], counts, speed), "o", color=color, markersize=7)
+    for words, points in published.items():
+        left.plot(*np.transpose(points), "x", color=INK, markersize=8, markeredgewidth=2, label=words)
+    left.set_xscale("log", base=2)
+    left.set_yscale("log")
+    ticks = [2**power for power in range(int(np.log2(counts[-1])) + 1)]
+    left.set_xticks(ticks, [str(tick) for tick in ticks])
+    at = {way: float(np.interp(ranks, counts, speed)) for way, speed in rates.items()}
+    *_, (best, fastest) = at.items()
+    dress(left, f"{ranks} ranks: {fastest:,.0f} images/s by {best}", "ranks", "images/s of all ranks", key=True)
+
+    for y, (compute, waiting, hidden) in enumerate(reversed(steps.values())):
+        right.barh(y + 0.12, compute, height=0.4, color=COMPUTE)
+        right.barh(y + 0.12, waiting, left=compute, height=0.4, color=WAITING)
+        right.barh(y - 0.2, hidden, left=compute - hidden, height=0.2, color=COMMUNICATION)
+    for words, color in (("compute", COMPUTE), ("waiting", WAITING), ("messages that hide", COMMUNICATION)):
+        right.barh(0, 0, color=color, label=words)
+    right.set_yticks(range(len(steps)), list(steps)[::-1])
+    right.set_ylim(-0.6, len(steps) - 0.4)
+    compute, waiting, _ = steps[best]
+    dress(right, f"{waiting / (compute + waiting):.0%} of a step under {best} is waiting", "ms of a step", key=True)
+    right.grid(axis="y", visible=False)
+    return figure

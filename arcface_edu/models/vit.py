@@ -9,12 +9,18 @@ are those of the published checkpoints, so these load with `strict=True`.
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import flop_registry
 from torchvision.ops import StochasticDepth
 
 from arcface_edu.models.recompute import recomputed
 
 PATCH = 9  # pixels a side; 112 = 12 * 9 + 4, so that the last four rows and columns are not looked at
 TOKENS = (112 // PATCH) ** 2  # 144
+
+# PyTorch's counters know the work of a GPU's attention; up to 2.14 not that of the CPU's kernel, which is the same.
+for way in ("", "_backward"):
+    on_gpu, on_cpu = f"_scaled_dot_product_flash_attention{way}", f"_scaled_dot_product_flash_attention_for_cpu{way}"
+    flop_registry.setdefault(getattr(torch.ops.aten, on_cpu), flop_registry[getattr(torch.ops.aten, on_gpu)])
 
 
 class PatchEmbed(nn.Module):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import run_on_ranks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcface_edu.config import load_config
 from arcface_edu.training.distributed import World
@@ -68,6 +69,33 @@ def test_a_batch_of_which_nothing_or_one_image_could_be_read_does_no_harm(words)
         assert torch.isfinite(loss) and (loss > 0) == (images > 0)
         assert learner.update()
     assert all(torch.isfinite(value).all() for value in learner.model.state_dict().values())
+
+
+class NoReading(TorchDispatchMode):
+    """Raises where a step asks for a number that the device has yet to compute: there it would wait for it."""
+
+    READS = ("_local_scalar_dense", "nonzero", "_unique2", "equal", "masked_select")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in self.READS, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("loss=softmax",), ("margin_gradient=exact", "max_norm=5"), ("optimizer=adamw",)]
+)
+def test_a_step_waits_for_nothing_that_the_device_computes(words, monkeypatch):
+    monkeypatch.setattr("arcface_edu.heads.partial_fc.check_labels", lambda *_, **__: None)  # looks on the CPU only
+    monkeypatch.setattr("arcface_edu.heads.softmax.check_labels", lambda *_, **__: None)
+    learner = build_learner(small(*words), 10, CPU, torch.bfloat16)
+    images, labels = torch.randn(4, 3, 112, 112), torch.arange(4)
+    learner.ready_for(4)
+    with NoReading():
+        loss = learner.loss(images, labels)
+        learner.backward(loss)
+        learner.update()
+        with pytest.raises(AssertionError, match="waits for the device"):
+            loss.item()
 
 
 def test_data_parallel_says_why_it_stays_out(capsys):

@@ -1,0 +1,97 @@
+"""Checks of the exercises on the margin: they say in words what is still wrong."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from arcface_edu.errors import DataError
+from arcface_edu.heads import MarginSoftmax, target_logit
+
+
+def check_margin(attempt):
+    """Is `attempt(cosine, m)` ArcFace's logit, for every angle, with a gradient that never pushes the wrong way?
+
+    attempt: (T,) cosines -> (T,) cos(theta + m), and past theta + m = pi the line cos(theta) - m*sin(m).
+    returns: True, or False after saying what is wrong.
+    """
+    m = 0.5
+    degrees = torch.arange(1, 180, dtype=torch.float64)
+    cosine = degrees.deg2rad().cos().requires_grad_()
+    logit = attempt(cosine, m)
+    if logit is None:
+        return _no("The function returns nothing yet: let it return the logits, as many as there are cosines.")
+    if not isinstance(logit, torch.Tensor) or logit.shape != cosine.shape:
+        return _no(f"It should return a tensor of shape {tuple(cosine.shape)}, one logit for each cosine.")
+    turned = degrees.deg2rad() + m > math.pi
+    wanted = target_logit(cosine.detach(), (1.0, m, 0.0), "exact")
+    off = (logit.detach() - wanted).abs() > 1e-6
+    if torch.allclose(logit.detach(), cosine.detach()):
+        return _no("These are the cosines as they came: there is no margin in them yet.")
+    if off[~turned].any():
+        if torch.allclose(logit.detach()[~turned], (cosine.detach() - m)[~turned]):
+            return _no("That is CosFace: m is taken from the cosine. ArcFace adds it to the angle.")
+        if torch.allclose(logit.detach()[~turned], (degrees.deg2rad() - m).cos()[~turned]):
+            return _no("m has the wrong sign: it should make the angle larger, and the task harder.")
+        at = int(degrees[off][0])
+        return _no(f"At {at}° the logit is {logit[off][0]:.3f}; it should be cos({at}° + m) = {wanted[off][0]:.3f}.")
+    if not logit.requires_grad:
+        return _no("The values are right, but no gradient flows back to the cosines: something detached them.")
+    (slope,) = torch.autograd.grad(logit.sum(), cosine)
+    if not torch.isfinite(slope).all():
+        return _no("The values are right, but the gradient is not finite everywhere.")
+    if (slope[turned] < 0).any():
+        at = int(degrees[turned & (slope < 0)][0])
+        return _no(f"Right up to 151°. At {at}°, past π − m, your gradient still pushes a bad angle to a worse one.")
+    if off[turned].any():
+        at = int(degrees[off][0])
+        return _no(f"At {at}°, past π − m, the logit is {logit[off][0]:.3f}; the line has {wanted[off][0]:.3f} there.")
+    edges = torch.tensor([1.0, -1.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(attempt(edges, m).sum(), edges)
+    if not torch.isfinite(slope).all():
+        return _no("At a cosine of exactly 1 or -1 the gradient is not finite: keep arccos a little away from there.")
+    print("Right: the margin, the line past π − m, and a gradient that is finite and never points the wrong way.")
+    return True
+
+
+def check_head(attempt):
+    """Is `attempt(embeddings, weight, labels)` ArcFace's loss (m = 0.5, s = 64), and free of the four bugs?
+
+    returns: True, or False after saying which one it has.
+    """
+    generator = torch.Generator().manual_seed(0)
+    embeddings, weight = torch.randn(16, 8, generator=generator), torch.randn(5, 8, generator=generator)
+    labels = torch.arange(16) % 5
+    loss = attempt(embeddings, weight, labels)
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        return _no("It should return the mean loss, a tensor of one number.")
+    if not torch.isclose(loss, attempt(embeddings, 3 * weight, labels), rtol=1e-3):
+        return _no("Class centres three times as long change the loss: the weights are not normalised.")
+    if not torch.isclose(loss, attempt(3 * embeddings, weight, labels), rtol=1e-3):
+        return _no("Embeddings three times as long change the loss: they are not normalised.")
+    head = MarginSoftmax(8, 5)
+    head.weight.data.copy_(weight)
+    plain = 64 * F.normalize(embeddings) @ F.normalize(weight).T
+    if torch.isclose(loss, F.cross_entropy(plain, labels), rtol=1e-3):
+        return _no("This is the loss without a margin: it may be computed, but nothing uses it.")
+    if not torch.isclose(loss, head(embeddings, labels), rtol=1e-3):
+        return _no(f"The loss of a test batch is {loss:.3f}; MarginSoftmax has {head(embeddings, labels):.3f}.")
+    on_centre = weight[labels].clone().requires_grad_()
+    at_one = attempt(on_centre, weight, labels)
+    if not torch.isfinite(at_one):
+        return _no("Embeddings that lie on their centre (cos θ = 1) make the loss NaN or infinite.")
+    if not torch.isfinite(torch.autograd.grad(at_one, on_centre)[0]).all():
+        return _no("Embeddings that lie on their centre (cos θ = 1) make the gradient NaN or infinite.")
+    try:
+        wrong = attempt(embeddings, weight, labels + 1)
+    except (DataError, ValueError, IndexError):
+        print("Right: normalised, with its margin, finite at cos θ = 1, and a wrong label is an error.")
+        return True
+    except RuntimeError as error:  # PyTorch's own, from deep inside
+        return _no(f"Label 5 of 5 classes ends in PyTorch with '{str(error).splitlines()[0]}': say it yourself, first.")
+    return _no(f"Label 5 of 5 classes goes unnoticed: the loss is {wrong:.2f}. Raise a ValueError that says so.")
+
+
+def _no(words):
+    print(words)
+    return False

@@ -1,0 +1,123 @@
+"""Checks of notebook 04: what a rank does with its gradients."""
+
+import threading
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+PATIENCE = 2  # seconds that a rank waits for the others, where real ones would wait for minutes
+
+
+def check_average_gradients(average_gradients):
+    """Run `average_gradients(model)` as two ranks and as three, here threads.  returns: whether it is right."""
+    for size in (2, 3):
+        if problem := find_problem(average_gradients, size):
+            print(problem)
+            return False
+    print("Right: every rank now holds the gradient of all images, so that all take the same step. That is DDP's work.")
+    return True
+
+
+def find_problem(average_gradients, size):
+    """A sentence on what is wrong with it on `size` ranks, or None."""
+    models = [small_model(rank) for rank in range(size)]
+    weights, own = ([torch.cat(flat(model, part)) for model in models] for part in ("data", "grad"))
+    mean = sum(own) / size
+    world = ThreadWorld(size)
+    errors = world.run(lambda rank: average_gradients(models[rank]))
+
+    others = [error for error in errors if error and not isinstance(error, threading.BrokenBarrierError)]
+    if any("NoneType" in str(error) for error in others):
+        return "One of the weights is frozen: its grad is None, on every rank. Such a weight has nothing to average."
+    if others:
+        return f"On {size} ranks it stopped with {type(others[0]).__name__}: {others[0]}"
+    if len(set(world.calls)) > 1:
+        told = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(world.calls))
+        return f"The ranks did not call all_reduce equally often ({told}); whoever calls it once more waits for ever."
+    if not sum(world.calls):
+        return "No rank has called dist.all_reduce: each still has the gradient of its own images alone."
+    if any(not torch.equal(torch.cat(flat(m, "data")), w) for m, w in zip(models, weights, strict=True)):
+        return "The weights have changed. Only gradients are averaged; the optimizer will step the weights."
+    if any(p.grad is None for model in models for p in model.parameters() if p.requires_grad):
+        return "A gradient is gone: p.grad is None now, and the optimizer would leave that weight as it is."
+
+    found = [torch.cat(flat(model, "grad")) for model in models]
+    if all(torch.allclose(gradient, mean, atol=1e-6) for gradient in found):
+        return None
+    if all(torch.allclose(gradient, one) for gradient, one in zip(found, own, strict=True)):
+        return "all_reduce was called, but p.grad is as before: it sums in place; hand it p.grad itself, no copy."
+    if all(torch.allclose(gradient, size * mean, atol=1e-6) for gradient in found):
+        return f"This is the sum over {size} ranks, {size} times too much: the step would be that much too long."
+    ratio = (found[0] @ mean / (mean @ mean)).item()
+    if all(torch.allclose(gradient, ratio * mean, atol=1e-5) for gradient in found):
+        return (
+            f"On {size} ranks this is {ratio:.2f} times the mean; dist.get_world_size() knows how many ranks there are."
+        )
+    if any(not torch.allclose(gradient, found[0], atol=1e-6) for gradient in found):
+        return "The ranks now have different gradients, and after a step their weights would differ as well."
+    return "All ranks agree, but not on the mean of their gradients; is every tensor averaged, and only once?"
+
+
+def small_model(rank):
+    """The same weights on every rank, gradients of its own, and one weight that is frozen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2))
+    model[0].bias.requires_grad_(False)
+    model(torch.randn(6, 5, generator=torch.Generator().manual_seed(rank))).square().mean().backward()
+    return model
+
+
+def flat(model, part):
+    return [getattr(p, part).flatten().clone() for p in model.parameters() if p.requires_grad]
+
+
+class ThreadWorld:
+    """Threads in the place of ranks: within `run`, what they call of torch.distributed is answered here.
+
+    calls: how often each has called all_reduce.
+    """
+
+    def __init__(self, size):
+        self.size, self.calls, self.held = size, [0] * size, [None] * size
+        self.mine = threading.local()
+        self.meeting = threading.Barrier(size, timeout=PATIENCE)
+
+    def run(self, function):
+        """Call function(rank) on every rank.  returns: the error of each, or None."""
+        errors = [None] * self.size
+
+        def live(rank):
+            self.mine.rank = rank
+            try:
+                function(rank)
+            except Exception as error:
+                errors[rank] = error
+                self.meeting.abort()
+
+        stand_ins = dict(
+            all_reduce=self.all_reduce, get_rank=lambda *_: self.mine.rank, get_world_size=lambda *_: self.size
+        )
+        threads = [threading.Thread(target=live, args=(rank,)) for rank in range(self.size)]
+        with mock.patch.multiple(dist, **stand_ins):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return errors
+
+    def all_reduce(self, tensor, op=dist.ReduceOp.SUM, group=None, async_op=False):
+        if op != dist.ReduceOp.SUM or async_op:
+            raise ValueError(
+                "this all_reduce can only sum, and returns when it has; gloo knows no ReduceOp.AVG either."
+            )
+        rank = self.mine.rank
+        self.calls[rank] += 1
+        self.held[rank] = tensor
+        self.meeting.wait()
+        total = sum(held.detach().clone() for held in self.held)
+        self.meeting.wait()  # before that, nobody may change what others still read
+        with torch.no_grad():
+            tensor.copy_(total)
+        self.meeting.wait()

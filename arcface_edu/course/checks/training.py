@@ -1,0 +1,50 @@
+"""Checks for the notebook about a training run."""
+
+from arcface_edu.config import load_config
+from arcface_edu.training.optim import Schedule
+
+GPUS = 8
+
+
+def check_rate(rate):
+    """Hold rate(step) against the schedule of `ms1mv3_r50` on 8 GPUs.  returns: whether it is right; prints why not."""
+    config = load_config("ms1mv3_r50")
+    right = Schedule.of(config, config.num_image, GPUS)
+    first, second, third = right.decay_steps
+    try:
+        said = {step: rate(step) for step in (0, first - 1, first, second - 1, second, third, right.total_steps - 1)}
+    except Exception as error:  # whatever a learner's function raises is said to the learner
+        print(f"Not yet: your function stops with {type(error).__name__}: {error}.")
+        return False
+    if not all(isinstance(value, (int, float)) for value in said.values()):
+        print(f"Not yet: rate(0) gives {said[0]!r}; it should be a number.")
+        return False
+    wrong = [step for step, value in said.items() if abs(value - right.rate(step)) > 1e-9]
+    if not wrong:
+        print(
+            f"Right: {right.peak:g}, and from the steps {first:,}, {second:,} and {third:,} on a tenth of what it was."
+        )
+        return True
+    print(f"Not yet: {diagnose(said, right)}")
+    return False
+
+
+def diagnose(said, right):
+    """In words, the first thing that is wrong with the rates `said`, a dict step -> rate."""
+    first, second, _ = right.decay_steps
+    peak = right.peak
+    if abs(said[0] - 0.1) < 1e-9:
+        return f"the 0.1 of the config is meant for 512 images a step; {GPUS} GPUs take {right.total_batch:,}."
+    if abs(said[0] - peak) > 1e-9:
+        return f"rate(0) is {said[0]:g}, but there is no warm-up (warmup_epoch = -1): it begins at its peak, {peak:g}."
+    if abs(said[first - 1] - peak) > 1e-9:
+        return (
+            f"at step {first - 1:,}, the last before the first drop, the rate is {said[first - 1]:g}; it should still "
+            f"be {peak:g}. decay_epoch counts epochs; how many steps of {right.total_batch:,} images has an epoch?"
+        )
+    if abs(said[first] - peak / 10) > 1e-9:
+        return f"at step {first:,} epoch 10 is over and the rate should be {peak / 10:g}, not {said[first]:g}."
+    if abs(said[second] - peak / 100) > 1e-9:
+        return f"the drops add up: from step {second:,} on it is {peak / 100:g} (x 0.1 twice), not {said[second]:g}."
+    step = next(step for step in said if abs(said[step] - right.rate(step)) > 1e-9)
+    return f"at step {step:,} the rate is {said[step]:g} and should be {right.rate(step):g}."

@@ -1,0 +1,80 @@
+"""What a step on many GPUs would take under DataParallel and under DDP: the planner's numbers, in a model of a few
+lines that a slider can ask again and again."""
+
+import dataclasses
+import warnings
+from typing import NamedTuple
+
+from arcface_edu.planning.gpus import GIGA, GPUS, LINK_SHARE, time_on
+from arcface_edu.planning.published import PUBLISHED, plan_published
+
+SEED_CLASSES = 93_431  # MS1MV3
+WAYS = ("DataParallel", "DDP")
+
+
+class Cost(NamedTuple):
+    """What a network and its head take of one GPU."""
+
+    forward: float  # seconds an image, the network alone
+    backward: float
+    head: float  # seconds an image, both passes
+    update: float  # seconds a step
+    gradient: float  # bytes
+
+
+class Step(NamedTuple):
+    """Seconds of one step."""
+
+    compute: float
+    waiting: float  # for messages, or for the one GPU that computes for all
+    hidden: float  # messages that travel meanwhile: no part of the step's length
+
+
+def cost_of(network, gpu="v100"):
+    """Cost of one rank of the published run of `network` with the seed's classes, by the planner."""
+    row = next(row for row in PUBLISHED if (row.gpu, row.network, row.classes) == (gpu, network, SEED_CLASSES))
+    with warnings.catch_warnings():  # PyTorch 2.14 is renaming collectives that the head of that time calls
+        warnings.simplefilter("ignore", FutureWarning)
+        measured = plan_published(row)
+    backward = [op for op in measured.operations if op.phase == "backward"]
+    whole, half = (time_on(one, GPUS[gpu]) for one in (measured, dataclasses.replace(measured, operations=backward)))
+    images = measured.batch
+    forward = (whole.network - half.network) / images
+    return Cost(forward, half.network / images, whole.head / images, whole.update, 4 * measured.parameters)
+
+
+def step_of(cost, way, ranks, batch, bandwidth):
+    """One step of `ranks` GPUs with `batch` images each, over links of `bandwidth` GB/s.  returns: Step.
+
+    DataParallel sends the weights out and adds the gradients up on GPU 0, which alone computes the head of all images
+    and the update, while nothing else goes on. DDP's all-reduce, round a ring, hides behind the backward pass.
+    """
+    seconds = cost.gradient / (LINK_SHARE * bandwidth * GIGA)  # for the network's gradient to pass one link
+    compute = batch * (cost.forward + cost.backward + cost.head) + cost.update
+    if ranks == 1:
+        return Step(compute, 0.0, 0.0)
+    if way == "DataParallel":
+        return Step(compute, 2 * seconds + (ranks - 1) * batch * cost.head, 0.0)
+    travel = 2 * (ranks - 1) / ranks * seconds
+    hidden = min(travel, batch * cost.backward)
+    return Step(compute, travel - hidden, hidden)
+
+
+def rate(cost, way, ranks, batch, bandwidth):
+    """Images/s of all GPUs."""
+    step = step_of(cost, way, ranks, batch, bandwidth)
+    return ranks * batch / (step.compute + step.waiting)
+
+
+def published_rates(network, gpu="v100", most=125_000):
+    """[(images/s, classes, way)] of the published runs that `cost_of` can be held against: few classes, all of them."""
+    rows = [row for row in PUBLISHED if (row.gpu, row.network, row.sample_rate) == (gpu, network, 1)]
+    return [(row.speed, row.classes, row.way) for row in rows if row.classes <= most]
+
+
+def speeds(cost, ranks, batch, bandwidth, most=64):
+    """What `plot_scaling` draws: numbers of ranks (R,), dict way -> images/s (R,), dict way -> Step in ms."""
+    counts = list(range(1, most + 1))
+    rates = {way: [rate(cost, way, count, batch, bandwidth) for count in counts] for way in WAYS}
+    steps = {way: Step(*(1000 * part for part in step_of(cost, way, ranks, batch, bandwidth))) for way in WAYS}
+    return counts, rates, steps

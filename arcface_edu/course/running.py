@@ -1,0 +1,123 @@
+"""Training runs as a notebook follows them: long ones in a process of their own, and short ones, healthy and sick."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import PIL.Image
+import torch
+from IPython.display import Image, clear_output, display
+
+from arcface_edu.config import load_config
+from arcface_edu.course.widgets import png_of
+from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.recordio import write_face_records
+from arcface_edu.errors import ArcfaceError, TrainingError
+from arcface_edu.train import train
+from arcface_edu.training.metrics import read_metrics
+
+STOPPED = 128 + signal.SIGTERM  # the exit status of a run that was asked to stop
+
+
+class Run:
+    """`python -m arcface_edu.train CONFIG key=value ...` as a process of its own. An interrupt stops it, too."""
+
+    def __init__(self, config, *words):
+        self.folder = Path(load_config(config, words).output)
+        self.began = time.time()
+        # Files, since a pipe would soon be full of progress bars.
+        self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        command = [sys.executable, "-m", "arcface_edu.train", config, *words]
+        self.process = subprocess.Popen(command, stdout=self.files[0], stderr=self.files[1], env=os.environ)
+
+    def lines(self):
+        """What the run has logged until now: the training lines of its metrics.jsonl."""
+        log = self.folder / "metrics.jsonl"
+        if not log.exists() or log.stat().st_mtime < self.began:  # of an older run, soon to be moved aside
+            return []
+        return [line for line in read_metrics(log) if "loss" in line]
+
+    def watch(self, plot, seconds=2.0):
+        """Show plot(lines) anew whenever there are more lines, until the run ends; the last picture stays."""
+        shown = 0
+        while self.process.poll() is None:
+            time.sleep(seconds)
+            lines = self.lines()
+            if len(lines) > shown:
+                clear_output(wait=True)
+                display(light(plot(lines)))
+                shown = len(lines)
+
+    def stop_after(self, step):
+        """Ask it to stop (SIGTERM) once it has logged that step.  returns: its exit status."""
+        while self.process.poll() is None and not any(line["step"] >= step for line in self.lines()):
+            time.sleep(0.02)
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait()
+
+    def said(self):
+        """What it printed, when it is over.  raises: TrainingError with its last words, if it failed."""
+        status = self.process.wait()
+        for file in self.files:
+            file.seek(0)
+        printed, errors = (file.read() for file in self.files)
+        if status not in (0, STOPPED):
+            raise TrainingError(f"the run ended with status {status}: {errors[-2000:]}")
+        return printed.strip()
+
+
+def light(figure):
+    """A figure as an image of 64 colours, which looks the same and is a third of the bytes."""
+    picture = PIL.Image.open(io.BytesIO(png_of(figure))).convert("RGB").quantize(64, dither=PIL.Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return Image(buffer.getvalue())
+
+
+class Course(NamedTuple):
+    """How a short run went, step by step."""
+
+    loss: np.ndarray  # (steps,)
+    angle: np.ndarray  # (steps,) mean target angle, degrees
+    norm: np.ndarray  # (steps,) of the network's gradient, before it is clipped
+    error: str  # the sentence it ended with, or ""
+
+
+def short_run(config, *words):
+    """A run in this process, with nothing shown.  returns: Course."""
+    norms, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def clip_and_note(*args, **options):
+        norms.append(clip(*args, **options))
+        return norms[-1]
+
+    config, error = load_config(config, ["frequent=1", "num_workers=0", *words]), ""
+    quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with mock.patch.object(torch.nn.utils, "clip_grad_norm_", clip_and_note), quiet[0], quiet[1]:
+        try:
+            train(config)
+        except ArcfaceError as sentence:
+            error = str(sentence)
+    lines = [line for line in read_metrics(Path(config.output) / "metrics.jsonl") if "loss" in line]
+    loss, angle = (np.array([line[key] for line in lines]) for key in ("loss", "target_angle"))
+    return Course(loss, angle, np.array([norm.item() for norm in norms]), error)
+
+
+def take_people(source, folder, people, shuffled=False):
+    """Copy the first people of a RecordIO set into `folder`; `shuffled` deals their photographs out at random."""
+    faces = open_faces(source)
+    places = [np.flatnonzero(faces.labels == label) for label in range(people)]
+    if shuffled:
+        cuts = np.cumsum([len(own) for own in places])[:-1]
+        places = np.split(np.random.default_rng(0).permutation(np.concatenate(places)), cuts)
+    write_face_records(folder, ([faces.encoded(place)[0] for place in own] for own in places))
+    return folder

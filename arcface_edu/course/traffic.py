@@ -1,0 +1,141 @@
+"""What travels between processes, by hand and counted: tasks of `arcface_edu.course.workers`."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import profile, record_function, schedule
+
+from arcface_edu.config import load_config
+from arcface_edu.models import build_model
+from arcface_edu.training.distributed import averaging, distribute, everyones
+from arcface_edu.training.profiling import length, read_timeline
+
+ONE, SEVERAL = "one bucket", "buckets of 1 MB"
+
+
+def ring(world, numbers=1_000_000):
+    """A sum over all ranks, made of sends to the next rank alone; the bytes of each are counted"""
+    tensor = torch.rand(numbers, generator=torch.Generator().manual_seed(world.rank))
+    by_ring, by_c10d = tensor.clone(), tensor.clone()
+    sent = sum(ring_all_reduce(by_ring, world))
+    dist.all_reduce(by_c10d)
+    equal = torch.allclose(by_ring, by_c10d, rtol=1e-6)
+
+    ones = torch.ones(world.size)  # a chunk of one number for each rank: how many ranks are in it so far
+    rounds = [ones.tolist()] + [ones.tolist() for _ in ring_all_reduce(ones, world)]
+    contributions = [list(step) for step in zip(*everyones(rounds), strict=True)]  # (steps + 1, ranks, chunks)
+
+    collected = 2 * (world.size - 1) * tensor.nbytes
+    print(f"{world.size} ranks sum {tensor.nbytes:,} bytes in {len(rounds) - 1} steps; as all_reduce does: {equal}")
+    print(f"  each rank sends {sent:,} bytes, {sent / tensor.nbytes:.2f} times the tensor")
+    print(f"  were one rank to collect and return, {collected:,} bytes would pass through it")
+    return dict(equal=equal, bytes=tensor.nbytes, sent=everyones(sent), contributions=contributions)
+
+
+def ring_all_reduce(tensor, world):
+    """Sum a tensor (P,) over all ranks in place, in 2 (N - 1) steps.  yields: the bytes this rank has sent in each.
+
+    In the first N - 1 steps a chunk goes round and gathers what each rank has of it; in the others its sum goes round.
+    """
+    chunks = tensor.tensor_split(world.size)  # views into the tensor
+    following, preceding = (world.rank + 1) % world.size, (world.rank - 1) % world.size
+    for step in range(2 * (world.size - 1)):
+        leaving, arriving = (chunks[(world.rank - step - later) % world.size] for later in (0, 1))
+        message = torch.empty_like(arriving)
+        sending = dist.isend(leaving, following)
+        dist.recv(message, preceding)
+        sending.wait()  # all send at once: a plain send, one after the other, could wait for ever
+        if step < world.size - 1:
+            arriving += message
+        else:
+            arriving.copy_(message)
+        yield leaving.nbytes
+
+
+def buckets(world, batch=16):
+    """DDP: gradients that travel while the backward pass goes on, and gradients that wait for its end; recorded"""
+    timelines, messages = {}, {}
+    images = draw_images(world, batch)
+    for way, megabytes in ((ONE, 1000), (SEVERAL, 1)):
+        config = load_config("drawn_faces", [f"ddp_bucket_mb={megabytes}"])
+        together = distribute(build("r10"), config, torch.device("cpu"))
+        line, messages[way] = record(together, images, count_messages(together))
+        timelines[way] = [in_plain_lists(line) for line in everyones(line)]
+        travels, hidden = (length(line[kind]) for kind in ("communication", "hidden"))
+        print(f"{way:15s} messages a step: {messages[way]}; on their way for {travels:.0f} ms,", end=" ")
+        print(f"for {hidden:.0f} of them while rank 0 computes")
+    return dict(messages=messages, timelines=timelines)
+
+
+def in_plain_lists(timeline):
+    return {kind: spans if kind == "phases" else spans.tolist() for kind, spans in timeline.items()}
+
+
+def record(together, images, sent, skipped=2):
+    """(timeline of one step, see `read_timeline`; its number of messages). The first steps are unlike all others."""
+    optimizer = torch.optim.SGD(together.parameters(), lr=1e-3)
+
+    def step():
+        with record_function("forward: network"):
+            loss = together(images).square().mean()
+        with record_function("backward"):
+            loss.backward()
+        with record_function("update"):
+            optimizer.step()
+            optimizer.zero_grad()
+
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json.gz"
+        plan = schedule(wait=skipped, warmup=1, active=1, repeat=1)
+        with profile(schedule=plan, on_trace_ready=lambda seen: seen.export_chrome_trace(str(trace))) as recorder:
+            for _ in range(skipped + 2):
+                sent.clear()
+                step()
+                recorder.step()
+        return read_timeline(trace), len(sent)
+
+
+def accumulate(world, micro_batches=4):
+    """A step of several backward passes: with a message after each, and with `no_sync` until the last"""
+    gradients, messages, megabytes = {}, {}, {}
+    for way in ("after each", "after the last"):
+        together = DistributedDataParallel(build("r10"))
+        sent = count_messages(together)
+        for number, images in enumerate(draw_images(world, micro_batches * 2).chunk(micro_batches)):
+            last = number == micro_batches - 1
+            with averaging([together], now=last or way == "after each"):  # else within together.no_sync()
+                (together(images).square().mean() / micro_batches).backward()
+        gradients[way] = torch.cat([p.grad.flatten() for p in together.parameters() if p.grad is not None])
+        messages[way], megabytes[way] = len(sent), sum(sent) / 1e6
+        print(f"gradients travel {way:14s}  {messages[way]:3} messages, {megabytes[way]:6.1f} MB a step")
+    each, last = gradients.values()
+    difference = ((each - last).abs().max() / last.abs().max()).item()
+    print(f"largest difference between the two gradients: {difference:.0e} of the largest number in them")
+    return dict(messages=messages, megabytes=megabytes, difference=difference)
+
+
+def count_messages(together):
+    """A list to which every message of a DistributedDataParallel adds its bytes; it averages as before."""
+    sent = []
+
+    def hook(group, bucket):
+        sent.append(bucket.buffer().nbytes)
+        return default_hooks.allreduce_hook(group, bucket)
+
+    together.register_comm_hook(None, hook)
+    return sent
+
+
+def build(network):
+    """The same network on all ranks, its BN at rest."""
+    torch.manual_seed(0)
+    return build_model(network).eval()
+
+
+def draw_images(world, count):
+    """Noise in [-1, 1], (count, 3, 112, 112), another on each rank."""
+    return torch.rand(count, 3, 112, 112, generator=torch.Generator().manual_seed(world.rank)) * 2 - 1

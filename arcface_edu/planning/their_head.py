@@ -1,0 +1,75 @@
+"""The head of arcface_torch at the time of its published figures, for its memory and time alone: all logits at once."""
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+from arcface_edu.heads import PartialFC, Softmax
+from arcface_edu.heads.partial_fc import GatherBatch, all_reduce
+
+
+class WholeLogits(PartialFC):
+    """The head with (N, classes of this rank) matrices whole: of cosines, angles, logits, exponentials, as in their
+    code of the time; arccos and cos run over all of them, and the softmax's gradient is made in the forward pass."""
+
+    def forward(self, embeddings, labels):
+        sizes = [len(labels)] * self.world_size
+        labels, embeddings = GatherBatch.apply(labels, sizes), GatherBatch.apply(embeddings, sizes)
+        images = torch.arange(len(labels) // self.world_size)  # whose class is here
+        columns, weight = labels[: len(images)], self.weight
+        if self.sample_rate < 1:
+            weight = WholeRows.apply(weight, self.sample(columns))
+        cosine = F.normalize(embeddings) @ F.normalize(weight).T  # (N, C)
+        margin = torch.zeros(len(images), len(weight)).scatter_(1, columns[:, None], self.margin[1])
+        return WholeSoftmax.apply(self.scale * cosine.acos().index_add(0, images, margin).cos(), images, columns)
+
+
+class WholeSoftmax(torch.autograd.Function):
+    """Mean loss over all ranks' classes, from (N, C) logits."""
+
+    @staticmethod
+    def forward(ctx, logits, images, columns):
+        top = all_reduce(logits.amax(1), dist.ReduceOp.MAX)
+        grad = (logits - top[:, None]).exp()
+        grad /= all_reduce(grad.sum(1), dist.ReduceOp.SUM)[:, None]
+        loss = all_reduce(torch.zeros(len(logits)).index_copy(0, images, grad[images, columns]), dist.ReduceOp.SUM)
+        grad[images] -= torch.zeros(len(images), grad.shape[1]).scatter_(1, columns[:, None], 1)
+        ctx.save_for_backward(grad.div_(len(grad)))
+        return -loss.log().mean()
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        return ctx.saved_tensors[0] * grad_loss, None, None
+
+
+class WholeRows(torch.autograd.Function):
+    """weight[rows], with the gradient of PartialFC's form: the rows in use alone."""
+
+    @staticmethod
+    def forward(ctx, weight, rows):
+        ctx.rows, ctx.shape = rows, weight.shape
+        return weight[rows]
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.sparse_coo_tensor(ctx.rows[None], grad, ctx.shape), None
+
+
+class OnEveryRank(Softmax):
+    """Data parallel: each rank has all centres and the (B, C) logits of its own images; DDP averages the gradients."""
+
+    def forward(self, embeddings, labels):
+        cosine = F.normalize(embeddings) @ F.normalize(self.weight).T
+        margin = torch.zeros_like(cosine).scatter_(1, labels[:, None], 0.5)
+        return F.cross_entropy(64 * (cosine.acos() + margin).cos(), labels)
+
+
+def their_head(way):
+    def build(config, num_classes):
+        if way == "data":
+            head = OnEveryRank(config.embedding_size, num_classes)
+            head.bias.requires_grad_(False)
+            return head
+        return WholeLogits(config.embedding_size, num_classes, sample_rate=config.sample_rate)
+
+    return build

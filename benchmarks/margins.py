@@ -1,0 +1,93 @@
+"""The margin study: the default network under eight heads, with the same data, order of images, steps and seeds.
+
+    python benchmarks/margins.py [--epochs 3] [--seeds 2048 2049 2050] [--output runs/margins]
+
+Trains every head with every seed, and judges it by 6,000 pairs of 100 drawn people on whom nothing was ever tuned, and
+by the angles of ArcFace's Table 3. Prints the tables of docs/margins.md. A run that is finished is not repeated, so the
+study may be stopped and started again. Epochs 7 is the default run; fewer end with the same schedule, only shorter.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from arcface_edu.config import load_config
+from arcface_edu.data.bins import read_pairs
+from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.faces import draw_faces
+from arcface_edu.data.samples import sample_faces
+from arcface_edu.evaluation.angle_stats import angle_statistics
+from arcface_edu.evaluation.roc import tar_at_far
+from arcface_edu.evaluation.verification import embed, verify_pairs
+from arcface_edu.train import train
+from arcface_edu.training.finished import open_trained
+
+HEADS = {
+    "softmax": ["loss=softmax"],
+    "norm-softmax": ["loss=norm_softmax"],
+    "SphereFace, m1 = 1.35": ["loss=sphereface"],
+    "CosFace, m3 = 0.35": ["loss=cosface"],
+    "ArcFace, m2 = 0.5": ["loss=arcface"],
+    "combined, (1, 0.3, 0.2)": ["loss=combined1"],
+    "combined, (0.9, 0.4, 0.15)": ["loss=combined2"],
+    "ArcFace, exact gradient": ["loss=arcface", "margin_gradient=exact"],
+}
+JUDGEMENTS = {"accuracy": "accuracy, %", "tar_2": "TAR at FAR 1e-2, %", "tar_3": "TAR at FAR 1e-3, %"}
+ANGLES = {"w_ec": "W-EC", "w_inter": "W-Inter", "intra": "Intra", "inter": "Inter"}
+OTHERS = Path("data/drawn_100x20_pairs6000_seed9_hard1")  # people of another population than the default run's
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2048, 2049, 2050])
+    parser.add_argument("--output", type=Path, default=Path("runs/margins"))
+    parser.add_argument("words", nargs="*", metavar="key=value", help="keys of every run")
+    options = parser.parse_args()
+    if not OTHERS.exists():
+        draw_faces(OTHERS, identities=100, photos=20, seed=9, pairs=6000, pair_identities=100)
+    runs = [(seed, name) for seed in options.seeds for name in HEADS]
+    found = {name: [] for name in HEADS}
+    for seed, name in tqdm(runs, unit="run"):
+        run = options.output / f"{'_'.join(HEADS[name]).replace('=', '-')}_{options.epochs}_{seed}"
+        words = [*HEADS[name], f"num_epoch={options.epochs}", f"seed={seed}", f"output={run}", *options.words]
+        if not (run / "judged.json").exists():
+            train(load_config("drawn_faces", words))
+            (run / "judged.json").write_text(json.dumps(judge(run)))
+        found[name].append(json.loads((run / "judged.json").read_text()))
+    seeds = f"{options.epochs} epochs; mean of {len(options.seeds)} seeds, least and greatest in brackets"
+    print(f"\nPeople never seen, {seeds}:\n\n{table(found, 'unseen', JUDGEMENTS)}")
+    print(f"\nAngles of 500 people of the training data, degrees:\n\n{table(found, 'trained', ANGLES)}")
+    unseen = {key: ANGLES[key] for key in ("intra", "inter")}
+    print(f"\nAngles of 100 unseen people, degrees:\n\n{table(found, 'unseen', unseen)}")
+
+
+def judge(run):
+    """What the network of a run is worth: dict `unseen` and `trained`, of numbers in percent or degrees."""
+    trained = open_trained(run)
+    images, labels = sample_faces(open_faces(trained.config.rec), people=500, photos=10)
+    others, their_labels = sample_faces(open_faces(OTHERS), people=100, photos=10)
+    pairs, is_same = read_pairs(OTHERS / "drawn.bin")
+    result = verify_pairs(embed(trained.model, pairs), is_same)
+    tar = tar_at_far(result["cosines"], is_same, (1e-2, 1e-3))
+    unseen = angle_statistics(embed(trained.model, others, flip=False), their_labels)
+    unseen |= dict(accuracy=100 * result["accuracy"], tar_2=100 * tar[1e-2], tar_3=100 * tar[1e-3])
+    centres = torch.as_tensor(trained.centres)
+    return dict(unseen=unseen, trained=angle_statistics(embed(trained.model, images, flip=False), labels, centres))
+
+
+def table(found, whose, columns):
+    rows = [f"| head | {' | '.join(columns.values())} |", f"|---|{'---|' * len(columns)}"]
+    for name, seeds in found.items():
+        values = [[seed[whose][key] for seed in seeds] for key in columns]
+        cells = [f"{statistics.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in values]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()

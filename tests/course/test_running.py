@@ -1,0 +1,48 @@
+"""Runs that a notebook follows: what it sees is what they log."""
+
+import signal
+
+import numpy as np
+import pytest
+
+from arcface_edu.course.running import STOPPED, Run, short_run, take_people
+from arcface_edu.data.datasets import open_faces
+from arcface_edu.errors import TrainingError
+
+
+def words(rec, output):
+    return [f"rec={rec}", f"output={output}", "batch_size=16", "num_epoch=1", "num_workers=0", "frequent=1"]
+
+
+def test_people_are_copied_byte_by_byte_and_shuffled_ones_lose_their_names(drawn, tmp_path):
+    whole, some = open_faces(drawn), open_faces(take_people(drawn, tmp_path / "some", 5))
+    mixed = open_faces(take_people(drawn, tmp_path / "mixed", 5, shuffled=True))
+    assert len(some) == len(mixed) == 50 and some.num_classes == mixed.num_classes == 5
+    assert all(some.encoded(i)[:2] == whole.encoded(i)[:2] for i in range(50))
+    assert sorted(mixed.encoded(i)[0] for i in range(50)) == sorted(some.encoded(i)[0] for i in range(50))
+    kept = np.mean(
+        [mixed.encoded(i)[0] in {some.encoded(10 * mixed.labels[i] + k)[0] for k in range(10)} for i in range(50)]
+    )
+    assert kept < 0.5
+
+
+@pytest.mark.slow
+def test_a_short_run_notes_each_step_and_ends_with_a_sentence(drawn, tmp_path, capsys):
+    course = short_run("own_data", *words(drawn, tmp_path / "run"), "lr=0.01")
+    assert len(course.loss) == len(course.angle) == len(course.norm) == 7
+    assert (course.norm > 0).all() and course.error == ""
+    sick = short_run("own_data", *words(drawn, tmp_path / "sick"), "lr=1e9", "max_norm=0", "warmup_epoch=-1")
+    assert "the loss is" in sick.error
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_run_is_watched_stopped_and_asked_what_it_said(drawn, tmp_path):
+    run = Run("own_data", *words(drawn, tmp_path / "run"), "num_epoch=200")
+    assert run.stop_after(step=3) == STOPPED == 128 + signal.SIGTERM
+    assert run.lines()[-1]["step"] >= 3
+    assert "stopped by SIGTERM" in run.said()
+    failed = Run("own_data", *words(tmp_path / "nowhere", tmp_path / "other"))
+    with pytest.raises(TrainingError, match="status 2"):
+        failed.said()
+    assert failed.lines() == []

@@ -1,0 +1,105 @@
+"""Pictures of many processes: the schematic steps, the ring, how speed grows, a measured timeline."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb, to_rgba
+
+from arcface_edu.errors import DataError
+from arcface_edu.figures import style
+from arcface_edu.figures.parallel import (
+    data_parallel_step,
+    ddp_step,
+    plot_dp_ddp_timelines,
+    plot_ring,
+    plot_scaling,
+    plot_timeline,
+)
+
+TIMES = dict(forward=2.0, backward=4.0, loss=0.5, update=1.0, message=1.0)
+
+
+def title(figure, panel=0):
+    return figure.axes[panel].get_title(loc="left").replace("\n", " ")
+
+
+def texts(figure):
+    FigureCanvasAgg(figure).draw()
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def end(spans):
+    return max(span.end for span in spans)
+
+
+def never_two_at_once(spans):
+    return all(a.end <= b.begin for a, b in itertools.pairwise(spans))
+
+
+def test_a_step_of_data_parallel_hides_nothing_and_updates_on_one_gpu():
+    spans = data_parallel_step(3, **TIMES)
+    assert end(spans) == pytest.approx(1 + 2 + 3 * 0.5 + 4 + 1 + 1)
+    for rank in range(3):
+        mine = sorted((span for span in spans if span.rank == rank), key=lambda span: span.begin)
+        assert never_two_at_once(mine)
+    assert [span.rank for span in spans if span.words in ("update", "loss of all 3")] == [0, 0]
+
+
+def test_a_step_of_ddp_waits_for_its_last_packet_alone():
+    spans = ddp_step(4, **TIMES, packets=4)
+    assert end(spans) == pytest.approx(2 + 0.5 + 4 + 2 * 3 / 4 / 4 + 1)
+    assert end(ddp_step(4, **TIMES, packets=1)) == pytest.approx(2 + 0.5 + 4 + 2 * 3 / 4 + 1)
+    slow = ddp_step(2, **(TIMES | dict(message=40.0)), packets=4)  # then all that counts is what travels
+    assert end(slow) == pytest.approx(2 + 0.5 + 1 + 40 + 1)
+    packets = [span for span in slow if span.kind == "communication" and span.rank == 1]
+    assert never_two_at_once(packets)
+    assert end(ddp_step(1, **TIMES, packets=4)) == pytest.approx(7.5)
+
+
+def test_the_schematic_says_how_much_shorter_the_step_is():
+    figure = plot_dp_ddp_timelines(3, **TIMES, packets=4)
+    shorter = 1 - (2 + 0.5 + 4 + 2 * 2 / 3 / 4 + 1) / 10.5
+    assert f"{shorter:.0%} shorter" in title(figure)
+    assert texts(figure).count("backward") == 6
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert names == ["GPU 0", "GPU 1", "GPU 2", "rank 0", "rank 1", "rank 2"]
+    ax = style.canvas()[1]
+    assert plot_dp_ddp_timelines(2, ax=ax) is ax.figure
+
+
+def test_a_ring_frames_what_has_just_arrived():
+    before = [[1, 1], [1, 1]]
+    figure = plot_ring([before, [[1, 2], [2, 1]], [[2, 2], [2, 2]]])
+    assert texts(figure) == [str(n) for n in (1, 1, 1, 1, 1, 2, 2, 1, 2, 2, 2, 2)]
+    framed = [sum(patch.get_edgecolor() == to_rgba(style.COMMUNICATION) for patch in ax.patches) for ax in figure.axes]
+    assert framed == [0, 2, 2]
+    assert [ax.get_title() for ax in figure.axes] == ["before", "step 1", "step 2"]
+
+
+def test_scaling_tells_the_speed_and_the_share_of_waiting():
+    counts = [1, 2, 4, 8]
+    rates = {"DataParallel": [100, 120, 150, 160], "DDP": [100, 200, 390, 750]}
+    steps = {"DataParallel": (100.0, 300.0, 0.0), "DDP": (100.0, 25.0, 60.0)}
+    figure = plot_scaling(counts, rates, steps, 4, {"published": [(8, 700), (8, 800)]})
+    assert title(figure, 0) == "4 ranks: 390 images/s by DDP"
+    assert title(figure, 1) == "20% of a step under DDP is waiting"
+    key = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert key == ["nobody ever waits", "DataParallel", "DDP", "published"]
+    ideal, *_ = figure.axes[0].get_lines()
+    assert ideal.get_ydata().tolist() == [100, 200, 400, 800]
+    hidden = [bar for bar in figure.axes[1].patches if bar.get_facecolor()[:3] == to_rgb(style.COMMUNICATION)]
+    assert max(bar.get_width() for bar in hidden) == 60
+    assert max(bar.get_x() + bar.get_width() for bar in hidden) == 100  # it ends with the backward pass
+
+
+def test_a_timeline_takes_lists_as_json_brings_them():
+    line = dict(compute=[[0, 6]], communication=[[4, 8]], hidden=[[4, 6]], waiting=[[8, 10]], steps=[[0, 10]])
+    line["phases"] = [["backward", 0, 8]]
+    figure = plot_timeline([line, line])
+    assert title(figure) == "50% of the communication travels while a rank computes; 20% of its time a rank waits"
+    arrays = {kind: spans if kind == "phases" else np.array(spans, float) for kind, spans in line.items()}
+    assert title(plot_timeline([arrays])) == title(figure)
+    with pytest.raises(DataError, match="at least one step"):
+        plot_timeline([])
