@@ -14,7 +14,7 @@ from arcface_edu.figures.style import DIFFERENT, FAINT, INK, METHODS, SAME, SMAL
 
 DPI = 120
 MARGIN = 0.5  # radians, ArcFace's
-FAN = (116, 136, 152), (64, 47, 28)  # degrees of the photographs of two people around the circle
+FAN = (116, 136, 152), (64, 44, 28)  # degrees of two people's photographs on the circle, centres in the middle
 
 
 def plot_hero(people, degrees, is_same, examples):

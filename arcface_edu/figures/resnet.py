@@ -116,9 +116,9 @@ def plot_gradient_norms(norms, ax=None):
     for name, values in alive.items():
         ax.semilogy(np.arange(1, len(values) + 1), values, **_line(name), label=name)
     ratio = {name: values[0] / values[-1] for name, values in alive.items()}
-    told = [f"{times:.0f} times the last's with {name}" for name, times in ratio.items()]
-    told += [f"gone with {name} (below 1e{np.log10(max(norms[name])):+.0f})" for name in norms if name not in alive]
-    title = "The first block's gradient is " + "; ".join(told)
+    told = [f"{name}: {times:.0f} ×" for name, times in ratio.items()]
+    told += [f"{name}: nothing, {max(norms[name]):.0e}" for name in norms if name not in alive]
+    title = "The first block's gradient against the last's. " + "; ".join(told)
     dress(ax, title, "block, from the image to the loss", "norm of the gradient", key=True)
     return figure
 
@@ -173,8 +173,9 @@ def plot_reach(face, gradients, sides):
         gradient = np.asarray(gradient, dtype=float)
         if not gradient.max() > 0:
             raise DataError(f"{title}: the gradient is 0 at every pixel")
-        light = np.sqrt(gradient / gradient.max())[..., None]
-        _show(ax, 0.13 * picture + 0.87 * light**0.5 * picture, title)
+        strong = np.percentile(gradient[gradient > 0], 99)  # single pixels of random weights reach far above
+        light = np.sqrt(gradient / strong).clip(max=1)[..., None]
+        _show(ax, (0.13 + 0.87 * light) * picture, title)
         rows, columns = np.nonzero(gradient)
         corner = columns.min() - 0.5, rows.min() - 0.5
         ax.add_patch(Rectangle(corner, np.ptp(columns) + 1, np.ptp(rows) + 1, fill=False, ec=LAYERS["act"], lw=2))
@@ -237,16 +238,10 @@ def plot_depth(names, work, errors, ax=None):
     figure, ax = canvas(ax)
     for (test, values), color, marker in zip(errors.items(), (INK, SKIP, PLAIN), "os^", strict=False):
         ax.plot(work, values, marker=marker, color=color, linewidth=1.8, label=test)
-        for x, value in zip(work, values, strict=True):
-            ax.annotate(
-                f"{value:.1f}",
-                (x, value),
-                (0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=SMALL_SIZE,
-                color=INK,
-            )
+        for place, (x, value) in enumerate(zip(work, values, strict=True)):
+            above = value == max(of[place] for of in errors.values())  # where two lines cross, numbers must not
+            style = dict(ha="center", va="bottom" if above else "top", fontsize=SMALL_SIZE, color=INK)
+            ax.annotate(f"{value:.1f}", (x, value), (0, 6 if above else -6), textcoords="offset points", **style)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(work, [f"{name}\n{x:.1f}" for name, x in zip(names, work, strict=True)])

@@ -64,8 +64,7 @@ def test_a_gradient_that_is_gone_is_told_and_not_drawn():
     figure = resnet.plot_gradient_norms(NORMS)
     assert [line.get_label() for line in figure.axes[0].lines] == ["skip, BN", "no skip, BN"]
     assert title(figure) == (
-        "The first block's gradient is 9 times the last's with skip, BN; 100 times the last's with no skip, BN; "
-        "gone with no skip, no BN (below 1e-32)"
+        "The first block's gradient against the last's. skip, BN: 9 ×; no skip, BN: 100 ×; no skip, no BN: nothing, 1e-32"
     )
     with pytest.raises(DataError):
         resnet.plot_gradient_norms({})
@@ -101,4 +100,11 @@ def test_depth_is_drawn_at_its_work():
     figure = resnet.plot_depth(["r18", "r50"], [2.6, 6.3], {"IJB-C": [6.6, 4.1]})
     (line,) = figure.axes[0].lines
     assert line.get_xydata().tolist() == [[2.6, 6.6], [6.3, 4.1]]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["6.6", "4.1"]
     assert title(figure) == "2 times the work, and of 6.6 % missed 4.1 % are left"
+
+
+def test_numbers_of_lines_that_cross_stand_on_different_sides():
+    figure = resnet.plot_depth(["r50", "r100"], [6.3, 12.1], {"IJB-C": [4.1, 3.5], "MFR-ALL": [6.0, 3.3]})
+    sides = {text.get_text(): text.get_va() for text in figure.axes[0].texts}
+    assert sides == {"4.1": "top", "3.5": "bottom", "6.0": "bottom", "3.3": "top"}
