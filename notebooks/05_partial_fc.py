@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | a softmax that never holds its logits, two processes that share one, and a loss that is wrong by ln 10 on purpose |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 2.1 minutes on two cores |
+# | takes | 1.2 minutes on two cores |
 # | before | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 # | after | [06 · A training run from start to end](06_training_run.ipynb) |
 
@@ -84,7 +84,7 @@ for dtype in (torch.float32, torch.float16):
 
 # %%
 def walk(x, centres, chunk):
-    """(B, D) embeddings, (C, D) centres: the running maximum and sum after each chunk, two lists of (B,)."""
+    """(B, D) embeddings, (C, D) centres: after each chunk the running maximum and sum, (B,) both."""
     top, total = torch.full((len(x),), -torch.inf), torch.zeros(len(x))
     for part in centres.split(chunk):
         logits = 64 * x @ part.T  # (B, chunk), all there ever is
@@ -289,7 +289,7 @@ print(f"at {people[-1]:,} a tenth is {times['all in use'][-1] / times['a tenth']
 plot_step_time(people, times)
 
 # %% [markdown]
-# Not ten times as fast, always: drawing and gathering rows costs too. And the head is not the whole step. The network takes
+# It is rarely ten times as fast: drawing and gathering rows costs too. And the head is not the whole step. The network takes
 # its time whatever C is, so a faster head is worth something only where the head is a good part of the step.
 #
 # ## When does it pay?
@@ -336,7 +336,7 @@ assert all(abs(predicted / published - 1) < 0.25 for _, _, *of in rows for publi
 plot_published(rows)
 
 # %% [markdown]
-# Read it from left to right. A copy each is the slowest and the largest already at a million, and four million would not fit.
+# Read it from left to right. At a million, a copy each is the slowest and the largest; four million would not fit.
 # Shared by class, four million fit, but memory and time grow with them: logits, as you computed. A tenth in use is nearly flat in
 # both. And where does the memory of *model* at four million go? The plan knows:
 
@@ -347,13 +347,13 @@ print({kind: f"{share:.0%}" for kind, share in parts.items() if share > 0.01})
 assert max(parts, key=parts.get) == "logits"
 
 # %% [markdown]
-# With the chunks of this notebook that part goes away, with or without sampling. So today Partial FC is for *time*; memory is
-# saved by forgetting.
+# With the chunks of this notebook that part goes away, with or without sampling. So today Partial FC is mostly for *time*; memory
+# is saved by forgetting.
 #
 # ## Take it in your hand
 #
-# How many people fit a GPU of 80 GiB? Run live, the sliders move. Try 100 million people: which way still fits, and how many
-# GPUs does it take?
+# How many people fit a GPU of 80 GiB? Run live, the sliders move. Here are 100 million. Try a billion: how many GPUs does
+# each way take, and which of them is helped by a smaller batch?
 
 # %%
 from ipywidgets import FloatLogSlider, FloatSlider, IntSlider
@@ -362,7 +362,7 @@ from arcface_edu.figures.partial_fc import plot_memory_bars
 
 Panel(
     plot_memory_bars,
-    classes=FloatLogSlider(1e7, min=4, max=9, step=0.1, description="people"),
+    classes=FloatLogSlider(1e8, min=4, max=9, step=0.1, description="people"),
     gpus=IntSlider(8, min=1, max=256, description="GPUs"),
     batch=IntSlider(128, min=16, max=1024, step=16, description="batch"),
     rate=FloatSlider(0.1, min=0.02, max=1, step=0.02, description="rate"),
