@@ -138,9 +138,8 @@ def room(gap, margin):
     """
     m1, m2, m3 = margin
     low, high = -gap, gap
-    for _ in range(50):  # the left side falls and the right side rises with theta: halve the interval
+    for _ in range(50):  # left less right falls with theta: halve the interval
         theta = (low + high) / 2
-        # A negative theta lies behind the centre; m1 stretches it like any other.
         wins = math.cos(math.radians(m1 * theta) + m2) - m3 > math.cos(math.radians(gap - theta))
         low, high = (theta, high) if wins else (low, theta)
     return theta

@@ -11,7 +11,7 @@ from arcface_edu.evaluation.angle_stats import as_vectors, class_means, nearest_
 from arcface_edu.figures.motion import PEOPLE, draw_plane, put_face
 from arcface_edu.figures.style import DPI, FAINT, INK, LABEL_SIZE, METHODS, TITLE_SIZE, dress
 
-CELL = 2.9  # inches of a plane or sphere
+CELL = 2.75  # inches of a plane or sphere
 HEADED = CELL + 0.3  # with its title
 TURN = np.linspace(0, 2 * np.pi, 181)
 
@@ -132,18 +132,18 @@ def plot_strangers(embeddings, labels, centres, faces, strangers, title=""):
         raise DataError(f"embeddings {embeddings.shape}, centres {centres.shape}, {len(faces)} faces: 2-D is meant")
     if labels.max() >= len(strangers):
         raise DataError(f"stranger {labels.max()} has no face: {len(strangers)} are given")
-    figure = Figure(figsize=(7.6, 5.6), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(7.4, 5.0), dpi=DPI, facecolor="white")
     ax = figure.add_axes((0.08, 0.1, 0.9, 0.72))
     at, known = (np.degrees(np.arctan2(v[:, 1], v[:, 0])) for v in (embeddings, centres))
     nearest = np.abs((at[:, None] - known + 180) % 360 - 180).argmin(1)
     for person, direction in enumerate(known):
         ax.axvline(direction, color=PEOPLE[person], linewidth=2, zorder=0)
-        put_face(ax, faces[person], (direction, -1.0), PEOPLE[person])
+        put_face(ax, faces[person], (direction, -1.0), PEOPLE[person], pixels=28)
     for row, face in enumerate(strangers):
         own = labels == row
         heights = row + np.random.default_rng(row).uniform(-0.22, 0.22, own.sum())
         ax.scatter(at[own], heights, s=14, color=[PEOPLE[person] for person in nearest[own]], linewidths=0)
-        put_face(ax, face, (-197, row), FAINT)
+        put_face(ax, face, (-197, row), FAINT, pixels=28)
     dress(ax, "", "direction of the embedding in the plane (degrees)")
     ax.set_xlim(-182, 182)
     ax.set_xticks(range(-180, 181, 45))
