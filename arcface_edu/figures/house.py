@@ -14,7 +14,7 @@ from arcface_edu.figures.style import DIFFERENT, FAINT, INK, METHODS, SAME, SMAL
 
 DPI = 120
 MARGIN = 0.5  # radians, ArcFace's
-FAN = (116, 136, 152), (64, 44, 28)  # degrees of two people's photographs on the circle, centres in the middle
+FAN = (114, 136, 158), (66, 44, 22)  # degrees of two people's photographs on the circle, centres in the middle
 
 
 def plot_hero(people, degrees, is_same, examples):
@@ -39,7 +39,7 @@ def plot_hero(people, degrees, is_same, examples):
 
 def draw_margin(ax, people):
     """Two class centres on the unit circle, photographs about them, and the angle that counts with m added."""
-    ax.set(xlim=(-1.62, 1.62), ylim=(-0.42, 2.06))
+    ax.set(xlim=(-1.62, 1.62), ylim=(-0.42, 1.84))
     ax.set_aspect("equal", anchor="S")
     ax.axis("off")
     half = np.degrees(MARGIN) / 2
@@ -50,7 +50,7 @@ def draw_margin(ax, people):
         arrow = dict(arrowstyle="-|>", color=color, lw=2.6, shrinkA=0, shrinkB=0)
         ax.annotate("", at(centre), (0, 0), arrowprops=arrow)
         for photo, place in zip(photos, places, strict=True):
-            show(ax, photo, at(place, 1.33), 58, color)
+            show(ax, photo, at(place, 1.36), 58, color)
             ax.plot(*at(place), "o", ms=8, color=color, mec="white", mew=1.2, zorder=4)
     own, photo = FAN[0][1], FAN[0][0]
     middle = dict(ha="center", va="center", fontsize=TITLE_SIZE)
