@@ -23,6 +23,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from PIL import Image
 
 from arcface_edu.course.widgets import WIDGET
@@ -31,6 +32,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 PACKAGE = "arcface_edu"
 MINUTES = re.compile(r"\d+\.\d minutes on two cores")  # on the card; measured, so no part of what is compared
+FOLDED = re.compile(r"<details>(<summary>.*?</summary>)(.*?)</details>", re.DOTALL)
 CONTENTS = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>ArcFace, by running it</title>
 <style>body {{ font: 18px/1.7 system-ui, sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}
@@ -185,6 +187,9 @@ def write_pages(scripts, folder):
     for script in scripts:
         notebook = nbformat.read(script.with_suffix(".ipynb"), 4)
         title = re.search(r"^# (.+)", notebook.cells[0].source).group(1)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = FOLDED.sub(fold, cell.source)
         page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(HERE)}})
         # Links between notebooks lead from page to page.
         page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)
@@ -192,6 +197,11 @@ def write_pages(scripts, folder):
         rows.append(f'<li><a href="{script.stem}.html">{title}</a></li>')
     (folder / "index.html").write_text(CONTENTS.format("\n".join(rows)))
     print(f"{len(rows)} pages: {folder / 'index.html'}")
+
+
+def fold(found):
+    """A hint or a solution as one piece of HTML: nbconvert would end what is folded at its first blank line."""
+    return f"<details>{found[1]}{markdown2html(found[2])}</details>".replace("\n\n", "\n<!-- -->\n")
 
 
 if __name__ == "__main__":
