@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | where a gradient dies, how far one cell of a map can look, what the published sizes are made of |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 0.7 minutes on two cores |
+# | takes | 0.4 minutes on two cores |
 # | after | [02 · The angle and the margin](02_angular_margin.ipynb) |
 
 # %% [markdown]
@@ -493,7 +493,8 @@ for name in names:
 
 # %% [markdown]
 # From r18 to r50, of the misses of MFR-ALL less than a third are left; from r50 to r100 more than half, and from r100 to
-# r200 more than two thirds: each doubling of the work buys less. Time follows the multiply-adds, roughly.
+# r200 more than two thirds: each doubling of the work buys less. Time grows with the multiply-adds,
+# though not in step with them: count them to plan, and measure before you promise.
 #
 # The network is only half of the story. It gives 512 numbers; what makes them *mean* a person is the loss they are trained with,
 # and that is what the next notebook is about.

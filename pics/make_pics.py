@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from arcface_edu import angles
 from arcface_edu.course.eight_people import PEOPLE, draw_people, portraits, train_small
@@ -18,6 +19,7 @@ from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.figures.faces import contact_sheet
 from arcface_edu.figures.house import plot_hero
 from arcface_edu.figures.motion import animate_plane, animate_target_angles, save_animation
+from arcface_edu.figures.overview import plot_pipeline, plot_sharded_head
 from arcface_edu.figures.parallel import plot_dp_ddp_timelines
 from arcface_edu.figures.resnet import plot_blocks
 from arcface_edu.figures.style import save
@@ -41,6 +43,8 @@ def main():
         shutil.copyfile(RUNS / "angles" / f"angles_{name}.png", HERE / f"angles_{name}.png")
     draw_hero()
     save(plot_blocks(), HERE / "blocks.png")
+    save(plot_sharded_head(), HERE / "sharded_head.png")
+    save(plot_pipeline(), HERE / "pipeline.png")
     save(plot_dp_ddp_timelines(), HERE / "dp_ddp.png")
     draw_sharpening()
     draw_eight_people()
@@ -59,7 +63,9 @@ def draw_hero():
 
     people = [[decode(photo) for photo in draw_person(seed=0, person=person, photos=3)] for person in (200, 205)]
     hero = plot_hero(people, degrees, is_same, (typical(is_same), typical(~is_same)))
-    save(hero, HERE / "arcface.png")
+    picture = Image.open(save(hero, HERE / "arcface.png"))
+    # A palette: a quarter of the bytes of what everybody loads first.
+    picture.quantize(256, Image.Quantize.FASTOCTREE).save(HERE / "arcface.png", optimize=True)
 
 
 def draw_sharpening():

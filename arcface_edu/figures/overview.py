@@ -1,0 +1,99 @@
+"""Two drawings of how things hang together: the head shared over ranks, and the way of a run."""
+
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from arcface_edu.figures.house import card
+from arcface_edu.figures.motion import PEOPLE
+from arcface_edu.figures.style import COMMUNICATION, COMPUTE, FAINT, INK, LABEL_SIZE, SMALL_SIZE, TITLE_SIZE, WAITING
+
+RANKS = (PEOPLE[1], PEOPLE[2], PEOPLE[6])  # whose images are whose
+STEPS = (  # name, what it makes, where it is written
+    ("records", "JPEG bytes, a label", "data/recordio.py"),
+    ("decode", "3 × 112 × 112, −1 to 1", "data/loader.py"),
+    ("network", "512 numbers a face", "models/iresnet.py"),
+    ("head", "angles, margin, loss", "heads/"),
+    ("checkpoint", "all that a run is", "training/checkpoint.py"),
+    ("evaluation", "pairs never seen", "evaluation/"),
+)
+
+
+def plot_sharded_head():
+    """Partial FC: embeddings go to every rank, class centres stay where they are.   returns: Figure."""
+    figure, ax = card(10.4, 5.9)
+    heading(ax, 0.35, 5.55, "Embeddings travel, class centres stay")
+    centred = dict(ha="center", va="center", fontsize=LABEL_SIZE, color=INK)
+    for rank, (color, left) in enumerate(zip(RANKS, (0.35, 3.0, 5.65), strict=True)):
+        middle = left + 1.15
+        box(ax, left, 4.55, 2.3, 0.6, f"rank {rank}: network", COMPUTE)
+        strip(ax, middle, 4.0, [color])
+        for begin, end in ((4.55, 4.26), (3.87, 3.64), (3.2, 2.93), (1.5, 1.28), (0.83, 0.62)):
+            arrow(ax, middle, begin, middle, end)
+        strip(ax, middle - 0.62, 2.4, RANKS)
+        ax.text(middle - 0.17, 2.4, "×", **centred)
+        ax.add_patch(Rectangle((middle + 0.05, 1.95), 0.95, 0.9, fc="#C9C4E3", ec="none"))
+        third = ("first", "second", "last")[rank]
+        ax.text(middle + 0.52, 2.4, f"centres:\n{third}\nthird", **(centred | dict(fontsize=SMALL_SIZE)))
+        ax.text(middle, 1.68, "their logits, in chunks", **(centred | dict(fontsize=SMALL_SIZE)))
+        ax.text(middle, 0.42, "loss of all images", **centred)
+    box(ax, 0.35, 3.2, 7.6, 0.44, "all-gather: the embeddings of all ranks", COMMUNICATION)
+    box(
+        ax,
+        0.35,
+        0.83,
+        7.6,
+        0.45,
+        "all-reduce: the largest logit of an image;  all-reduce: sum of exp, own logit",
+        COMMUNICATION,
+    )
+    for y, text in (
+        (4.85, "the same weights\non every rank"),
+        (4.0, "each its own images"),
+        (3.42, "N × 512 numbers"),
+        (2.4, "a third of the classes\neach: never sent,\ngradient stays, too"),
+        (1.06, "3 numbers an image,\nhowever many classes"),
+        (0.42, "the same everywhere"),
+    ):
+        ax.text(8.15, y, text, va="center", fontsize=SMALL_SIZE + 0.5, color=INK)
+    return figure
+
+
+def plot_pipeline():
+    """The way of a run, from records to evaluation, what is handed on and where it is written.   returns: Figure."""
+    figure, ax = card(11.6, 2.75)
+    heading(ax, 0.35, 2.4, "One way, from a laptop to a cluster; only the config differs")
+    for place, (name, makes, where) in enumerate(STEPS):
+        left = 0.35 + 1.86 * place
+        box(ax, left, 1.25, 1.5, 0.6, name, COMPUTE if name in ("network", "head") else WAITING)
+        ax.text(left + 0.75, 0.98, makes, ha="center", va="center", fontsize=SMALL_SIZE, color=INK)
+        ax.text(
+            left + 0.75, 0.72, where, ha="center", va="center", fontsize=SMALL_SIZE, color="#5C5C5C", family="monospace"
+        )
+        if place:
+            arrow(ax, left - 0.36, 1.55, left, 1.55)
+    back = dict(arrowstyle="-|>", color=PEOPLE[6], lw=1.8, connectionstyle="arc3,rad=-0.22", mutation_scale=13)
+    ax.annotate("", (4.82, 0.56), (6.68, 0.56), arrowprops=back)
+    ax.text(5.75, 0.17, "gradient", ha="center", va="center", fontsize=SMALL_SIZE, color=PEOPLE[6])
+    return figure
+
+
+def heading(ax, x, y, text):
+    ax.text(x, y, text, va="center", fontsize=TITLE_SIZE + 1.5, fontweight="bold", color=INK)
+
+
+def box(ax, x, y, width, height, text, color):
+    """A box with its text; x, y: its lower left corner, inches."""
+    edge = FAINT if color == COMMUNICATION else "white"  # yellow needs one on white
+    ax.add_patch(FancyBboxPatch((x, y), width, height, "round,pad=0,rounding_size=0.09", fc=color, ec=edge))
+    ink = "white" if color == COMPUTE else INK
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=LABEL_SIZE, color=ink)
+
+
+def strip(ax, x, y, colors):
+    """Embeddings as a stack of bars about (x, y), a colour for each rank they come from."""
+    for row, color in enumerate(colors):
+        ax.add_patch(Rectangle((x - 0.3, y + 0.26 * (len(colors) / 2 - row - 1)), 0.6, 0.23, fc=color, ec="none"))
+
+
+def arrow(ax, x, y, x_end, y_end):
+    line = dict(arrowstyle="-|>", color=INK, lw=1.4, shrinkA=0, shrinkB=0, mutation_scale=11)
+    ax.annotate("", (x_end, y_end), (x, y), arrowprops=line)
