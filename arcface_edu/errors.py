@@ -1,5 +1,6 @@
 """Errors that a user can mend: one sentence that says what is wrong, where, and what to do."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -27,6 +28,19 @@ class TrainingError(ArcfaceError):
 
 class CheckpointError(ArcfaceError):
     """A checkpoint that cannot be read, or that belongs to another network."""
+
+
+class ExportError(ArcfaceError):
+    """A network that cannot be written in another form."""
+
+
+@contextlib.contextmanager
+def from_extra(name, what):
+    """Around imports of what only an extra installs; without it, a ConfigError says that `what` takes it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f'{what} takes the package {error.name}: pip install -e ".[{name}]".') from None
 
 
 def speaks_plainly(main):

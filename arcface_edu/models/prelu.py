@@ -8,11 +8,11 @@ class PReLU(nn.PReLU):
     """max(x, 0) + weight * min(x, 0), a slope per channel: (B, C, H, W) -> (B, C, H, W). Same as nn.PReLU.
 
     On a CPU PyTorch's own backward pass over channels-last bf16 takes three to four times as long as this one
-    (measured), and would be a third of a small network's step. Elsewhere this is nn.PReLU.
+    (measured), and would be a third of a small network's step. Elsewhere this is nn.PReLU, also in an exported graph.
     """
 
     def forward(self, x):
-        if x.device.type == "cpu" and x.ndim == 4:
+        if x.device.type == "cpu" and x.ndim == 4 and not torch.compiler.is_exporting():
             return _PReLU.apply(x, self.weight.to(x.dtype))
         return super().forward(x)
 

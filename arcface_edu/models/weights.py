@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from arcface_edu.errors import CheckpointError, ConfigError
+from arcface_edu.errors import CheckpointError, ConfigError, from_extra
 from arcface_edu.models import NETWORKS, build_model
 
 WRAPPINGS = ("state_dict_backbone", "state_dict", "model", "backbone")  # under which checkpoints keep the network's
@@ -119,11 +119,9 @@ def _read_torch(path):
 
 
 def _read_safetensors(path):
-    try:
+    with from_extra("export", path):
         from safetensors import SafetensorError
         from safetensors.torch import load
-    except ImportError:
-        raise CheckpointError(f'{path} takes the package safetensors: pip install -e ".[export]".') from None
     try:
         return load(path.read_bytes())
     except SafetensorError as error:

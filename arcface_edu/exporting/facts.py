@@ -1,0 +1,32 @@
+"""What goes with a network when it leaves: how to feed it, where it comes from, and faces to prove it on."""
+
+import json
+
+from arcface_edu.data.bins import choose_pairs
+from arcface_edu.data.faces import UNSEEN, draw_person
+from arcface_edu.models.weights import embedding_size_of
+
+PREPROCESSING = dict(color="RGB", size="112x112", mean="127.5", std="127.5")  # (pixel - mean) / std
+OF_THIS_MACHINE = ("output", "device", "resume", "num_workers")  # keys of a run that mean nothing elsewhere
+
+
+def describe(model, network, sha256, config):
+    """dict of texts: preprocessing, network, hash of its weights, and the config of its run, which may be {}."""
+    size = embedding_size_of(model.state_dict())
+    facts = dict(network=network, embedding_size=str(size), embedding="of the image alone, not normalised")
+    return PREPROCESSING | facts | dict(weights_sha256=sha256, training_config=json.dumps(public(config)))
+
+
+def public(config):
+    """A run's config as others may read it: its data by name, without places of this machine."""
+    kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE}
+    if kept.get("rec"):
+        kept["rec"] = str(kept["rec"]).rstrip("/").rsplit("/", 1)[-1]
+    return kept
+
+
+def drawn_pairs(people=40, photos=8, pairs=600, seed=0):
+    """(2N encoded faces, is_same (N,)) of drawn people that no run on drawn faces has trained on."""
+    chosen, is_same = choose_pairs([photos] * people, pairs, seed)
+    drawn = [draw_person(seed, UNSEEN + person, photos) for person in range(people)]
+    return [drawn[person][photo] for pair in chosen for person, photo in pair], is_same

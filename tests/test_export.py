@@ -1,0 +1,175 @@
+"""`python -m arcface_edu.export`: what is written computes what was trained, or is not written."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch.nn import functional as F
+
+from arcface_edu import build_model, embed, export, load_model, read_pairs
+from arcface_edu.data.bins import write_pairs
+from arcface_edu.data.images import decode
+from arcface_edu.errors import ExportError
+from arcface_edu.exporting.facts import drawn_pairs
+from arcface_edu.exporting.to_onnx import check_parity, to_onnx
+from arcface_edu.models.onnx_graph import OnnxGraph, scales_itself
+from arcface_edu.models.weights import hash_of
+
+CONFIG = dict(network="r10", embedding_size=32, loss="arcface", rec="/home/me/faces/drawn", output="/home/me/runs/x")
+
+
+def small_net(seed=0):
+    """An untrained network whose BN statistics are not the trivial ones."""
+    torch.manual_seed(seed)
+    model = build_model("r10", 32)
+    model(torch.rand(16, 3, 112, 112) * 2 - 1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "run"
+    folder.mkdir()
+    torch.save(small_net().state_dict(), folder / "model.pt")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "few.bin"
+    write_pairs(path, *drawn_pairs(people=6, photos=4, pairs=60))
+    return path
+
+
+@pytest.fixture(scope="module")
+def written(run, pairs):
+    """Three forms of a graph."""
+    export.main([str(word) for word in (run, "--onnx", run / "face.onnx", "--fp16", "--int8", "--pairs", pairs)])
+    return run / "face.onnx"
+
+
+def fails(capsys, *arguments):
+    """The one sentence on stderr of a command that leaves with status 2."""
+    with pytest.raises(SystemExit) as left:
+        export.main([str(argument) for argument in arguments])
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def as_a_client(path, images):
+    """Embeddings by onnxruntime and numpy alone, from what the file says of itself."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert (facts["color"], facts["size"]) == ("RGB", "112x112")
+    pixels = np.stack([decode(image).numpy() for image in images]).astype(np.float32)
+    return session.run(None, {"input.1": (pixels - float(facts["mean"])) / float(facts["std"])})[0]
+
+
+def cosines(one, other):
+    return F.cosine_similarity(torch.as_tensor(one).double(), torch.as_tensor(other).double())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_onnxruntime_computes_the_same(run, written, pairs, batch):
+    images = read_pairs(pairs)[0][:batch]
+    ours = embed(load_model(run)[0], images, flip=False)
+    theirs = as_a_client(written, images)
+    assert theirs.shape == (batch, 32)
+    assert cosines(ours, theirs).min() > 0.999999
+    np.testing.assert_allclose(ours.norm(dim=1), np.linalg.norm(theirs, axis=1), rtol=1e-4)
+    for form, least in (("fp16", 0.99999), ("int8", 0.95)):
+        assert cosines(ours, as_a_client(written.with_stem(f"face_{form}"), images)).min() > least
+
+
+def test_the_form_of_the_files(run, written):
+    sizes = []
+    for file in (written, written.with_stem("face_fp16"), written.with_stem("face_int8")):
+        content = file.read_bytes()
+        model = onnx.load_model_from_string(content)
+        onnx.checker.check_model(model, full_check=True)
+        assert {entry.domain: entry.version for entry in model.opset_import}[""] == 20
+        (taken,), (given,) = model.graph.input, model.graph.output
+        shape = taken.type.tensor_type.shape.dim
+        assert (taken.name, taken.type.tensor_type.elem_type) == ("input.1", onnx.TensorProto.FLOAT)
+        assert ([size.dim_value for size in shape], shape[0].dim_param) == ([0, 3, 112, 112], "batch")
+        assert (given.name, given.type.tensor_type.elem_type) == ("embedding", onnx.TensorProto.FLOAT)
+        facts = {entry.key: entry.value for entry in model.metadata_props}
+        assert (facts["mean"], facts["std"], facts["network"]) == ("127.5", "127.5", "r10")
+        assert facts["weights_sha256"] == hash_of(run / "model.pt")
+        assert json.loads(facts["training_config"]) == {key: CONFIG[key] for key in CONFIG if key != "output"} | {
+            "rec": "drawn"
+        }
+        for place in (str(Path(__file__).parents[1]), sys.prefix, "/home/me"):  # nothing of this machine
+            assert place.encode() not in content
+        assert not scales_itself(model.graph)  # or InsightFace's client would feed it unscaled pixels
+        sizes.append(len(content))
+    assert sizes[1] < 0.6 * sizes[0] and sizes[2] < 0.4 * sizes[0]
+
+
+def test_the_whole_embedding(run, pairs, tmp_path, capsys):
+    export.main([str(word) for word in (run / "model.pt", "--onnx", tmp_path / "w.onnx", "--whole", "--pairs", pairs)])
+    images = read_pairs(pairs)[0][:5]
+    theirs = as_a_client(tmp_path / "w.onnx", images)
+    np.testing.assert_allclose(F.normalize(embed(load_model(run)[0], images)), theirs, atol=2e-6)
+    facts = OnnxGraph(tmp_path / "w.onnx").metadata
+    assert facts["embedding"] == "image and mirror added, length 1"
+    assert json.loads(facts["training_config"]) == {}  # a file of weights knows nothing of its run
+
+
+def test_the_table(run, pairs, tmp_path, capsys):
+    export.main([str(word) for word in (run, "--onnx", tmp_path / "x.onnx", "--int8", "--pairs", pairs)])
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["form", "-----", "torch", "onnx", "int8"]
+    off = [float(row[4]) for row in rows[2:]]
+    assert off[0] == off[1] == 0 and 0.1 < off[2] < 20
+    assert all(float(row[2]) > 0 and float(row[3]) > 0 for row in rows[2:])
+    assert rows[2][6] == rows[3][6] and re.fullmatch(r"\d+\.\d\d%", rows[2][6])
+    assert "60 pairs of few.bin" in said
+    assert f"{(tmp_path / 'x.onnx').stat().st_size / 1e6:.1f}" == rows[3][1]
+
+
+def test_a_graph_that_computes_something_else_is_not_written(run, pairs, tmp_path, monkeypatch, capsys):
+    other = to_onnx(small_net(seed=1), {})
+    monkeypatch.setattr(export, "to_onnx", lambda model, facts: other)
+    said = fails(capsys, run, "--onnx", tmp_path / "x.onnx", "--pairs", pairs)
+    assert re.search(r"gives other embeddings than the network: on faces, 1 at a time, their cosine is", said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parity_sees_a_small_difference(pairs):
+    """A thousandth of the weights' size is enough."""
+    model, images = small_net(), read_pairs(pairs)[0][:4]
+    content = to_onnx(model, {})
+    check_parity(model, content, images)
+    with torch.no_grad():
+        model.fc.weight += 0.02 * model.fc.weight.std() * torch.randn_like(model.fc.weight)
+    with pytest.raises(ExportError, match=r"0\.9999\d\d instead of more than 0\.99999|0\.999\d\d\d instead"):
+        check_parity(model, content, images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["r18", "mbf", "vit_t"])
+def test_every_family(network, pairs):
+    torch.manual_seed(0)
+    model = build_model(network, 64).eval()
+    check_parity(model, to_onnx(model, {}), read_pairs(pairs)[0][:4])
+
+
+def test_sentences(run, written, pairs, tmp_path, monkeypatch, capsys):
+    assert "add --onnx FILE" in fails(capsys, run)
+    assert "face.onnx is an ONNX graph already" in fails(capsys, written, "--onnx", tmp_path / "y.onnx")
+    assert "does not exist; name a run's folder" in fails(capsys, tmp_path / "no", "--onnx", tmp_path / "y.onnx")
+    assert "it fits r10 with 32" in fails(capsys, run / "model.pt", "--onnx", tmp_path / "y.onnx", "--network", "r18")
+    with monkeypatch.context() as missing:
+        missing.setitem(sys.modules, "onnxscript", None)
+        said = fails(capsys, run, "--onnx", tmp_path / "y.onnx", "--pairs", pairs)
+    assert said == 'arcface_edu: an ONNX export takes the package onnxscript: pip install -e ".[export]".\n'
+    assert not list(tmp_path.iterdir())
