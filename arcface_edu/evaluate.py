@@ -75,7 +75,7 @@ def main(arguments=None):
     facts = {
         "weights": str(weights),
         "SHA-256 of the weights": hash_of(weights),
-        "network": f"{network}, {sum(p.numel() for p in model.parameters()):,} parameters",
+        "network": f"{network}, {getattr(model, 'size', sum(p.numel() for p in model.parameters())):,} parameters",
         "preprocessing": "112 x 112 pixels, RGB, (x - 127.5) / 127.5, in float32; embeddings of image and mirror added",
         "date": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
     }
@@ -96,7 +96,7 @@ def build_parser():
         prog="python -m arcface_edu.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     a = parser.add_argument
-    a("subject", type=Path, metavar="RUN|WEIGHTS", help="a run's folder (config.json, model.pt), or a file .pt, .pth")
+    a("subject", type=Path, metavar="RUN|WEIGHTS", help="a run's folder, or a file .pt, .pth, .safetensors, .onnx")
     a("--pairs", type=Path, nargs="+", default=[], metavar="FILE", help=".bin files of pairs, or folders of such")
     a("--ijb", type=Path, nargs="+", default=[], metavar="DIR", help="IJB-B or IJB-C folders")
     a("--switches", default="N1D1F1", choices=[f"N{n}D{d}F{f}" for n in "01" for d in "01" for f in "01"],

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_edu import build_model, embed, export, load_model, read_pairs
+from arcface_edu import angles, build_model, embed, evaluate, export, load_model, read_pairs
 from arcface_edu.data.bins import write_pairs
 from arcface_edu.data.images import decode
 from arcface_edu.errors import ExportError
@@ -153,6 +153,30 @@ def test_parity_sees_a_small_difference(pairs):
         model.fc.weight += 0.02 * model.fc.weight.std() * torch.randn_like(model.fc.weight)
     with pytest.raises(ExportError, match=r"0\.9999\d\d instead of more than 0\.99999|0\.999\d\d\d instead"):
         check_parity(model, content, images)
+
+
+def test_the_file_stands_in_for_the_weights(run, written, pairs, tmp_path):
+    """evaluate and angles say the same of the graph as of what it was made from."""
+    places = [tmp_path / "weights", tmp_path / "graph"]
+    accuracies = []
+    for subject, place in zip((run / "model.pt", written), places, strict=True):
+        (finding,) = evaluate.main([str(word) for word in (subject, "--pairs", pairs, "--output", place)])
+        accuracies.append(finding.numbers["accuracy"])
+    assert accuracies[0] == accuracies[1]
+    told = json.loads((places[1] / "results.json").read_text())
+    assert str(hash_of(written)) in json.dumps(told) and "face.onnx, 1" in json.dumps(told)
+    assert "face.onnx, 0 parameters" not in json.dumps(told)
+
+
+def test_angles_of_a_graph(run, written, drawn, tmp_path):
+    tables = []
+    for subject in (run / "model.pt", written):
+        angles.main([str(word) for word in (subject, "--faces", drawn, "--photos", 3, "--output", tmp_path)])
+        (statistics,) = json.loads((tmp_path / "angles.json").read_text())["trained"].values()
+        tables.append(statistics)
+    assert tables[0].keys() == tables[1].keys() and tables[0]["intra"]
+    for key, value in tables[0].items():
+        assert tables[1][key] == pytest.approx(value, abs=0.01)
 
 
 @pytest.mark.slow

@@ -19,7 +19,9 @@ def find_weights(subject):
     weights, config = subject / "model.pt", subject / "config.json"
     if not weights.is_file():
         what = "holds no model.pt: let the run finish" if subject.is_dir() else "does not exist"
-        raise DataError(f"{subject} {what}; name a run's folder, or a file of weights (.pt, .pth).")
+        raise DataError(
+            f"{subject} {what}; name a run's folder, or a file of weights (.pt, .pth, .safetensors, .onnx)."
+        )
     try:
         return weights, json.loads(config.read_text()) if config.is_file() else {}, subject / "evaluation"
     except ValueError as error:
