@@ -186,11 +186,15 @@ def differences(one, other):
 
 
 def read_run(run):
-    """A finished run's tensors by name, its log without timings, and the set of its files."""
+    """A finished run's tensors by name, its log without timings, and the set of its files.
+
+    A file that begins with a dot is what a killed process was writing when it died; it never had its name.
+    """
     tensors = torch.load(run / "model.pt", weights_only=True)
     split_tensors(load_checkpoint(list_checkpoints(run / "checkpoints")[-1]), "checkpoint", tensors)
     log = [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(run / "metrics.jsonl")]
-    return tensors, log, {str(path.relative_to(run)) for path in run.rglob("*")}
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if not path.name.startswith(".")}
+    return tensors, log, files
 
 
 def same(a, b):

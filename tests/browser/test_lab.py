@@ -1,6 +1,7 @@
 """The course in JupyterLab, through a browser: notebooks run whole, sliders and drags change the pictures."""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import playwright.sync_api
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -83,10 +85,8 @@ def wait_for(address, server, log, seconds=120):
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with playwright.sync_api.sync_playwright() as engines:
+        chromium = engines.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
@@ -116,9 +116,14 @@ def open_and_run(page, address, name):
     page.goto(f"{address}/lab/tree/{name}.ipynb?reset")
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell")
     page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'")
-    for _ in range(8):  # while the kernel is still connecting, Lab lets the command drop
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+    # While the kernel is still connecting, Lab lets the command drop, or asks in a dialog which kernel is meant; one
+    # that comes up between look and click is answered in the next round.
+    for _ in range(20):
+        for dialog in page.locator(".jp-Dialog").all():
+            dialog.locator("button.jp-mod-accept").click()
+        with contextlib.suppress(playwright.sync_api.TimeoutError):
+            page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click(timeout=10_000)
+            page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click(timeout=10_000)
         page.wait_for_timeout(5_000)
         if re.search(r"[*\d]", "".join(page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts())):
             break
