@@ -115,9 +115,11 @@ def open_and_run(page, address, name):
     """Open a notebook and choose Run > Run All Cells.  returns: when every code cell has its number."""
     page.goto(f"{address}/lab/tree/{name}.ipynb?reset")
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell")
+    page.locator(".jp-KernelName", has_text="Python 3").first.wait_for()
     page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'")
-    # While the kernel is still connecting, Lab lets the command drop, or asks in a dialog which kernel is meant; one
-    # that comes up between look and click is answered in the next round.
+    page.wait_for_timeout(5_000)
+    # Asked while the kernel is still connecting, Lab lets the command drop, or asks in a dialog which kernel is meant;
+    # one that comes up between look and click is answered in the next round.
     for _ in range(20):
         for dialog in page.locator(".jp-Dialog").all():
             dialog.locator("button.jp-mod-accept").click()
