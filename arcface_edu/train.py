@@ -14,6 +14,7 @@ metrics.jsonl, checkpoints/, model.pt and figures/.
 import argparse
 import json
 import time
+from functools import partial
 
 import torch
 from torch.profiler import record_function
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from arcface_edu.config import load_config
 from arcface_edu.data.loader import ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError, speaks_plainly
+from arcface_edu.training import cpu
 from arcface_edu.training.checkpoint import (
     check_same_run,
     gather_state,
@@ -36,11 +38,11 @@ from arcface_edu.training.distributed import (
     average_bn_statistics,
     begun_before,
     everyones,
+    everyones_later,
     join_world,
     one_by_one,
     remember_beginning,
     same_everywhere,
-    sum_over_ranks_later,
 )
 from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
@@ -81,6 +83,8 @@ def train(config, world=ALONE):
     """
     began = time.perf_counter()
     device = choose_device(config.device, world.local_rank)
+    if device.type == "cpu":
+        cpu.settle(world)
     dtype = choose_dtype(config, device)
     config.resume |= begun_before()
 
@@ -161,9 +165,10 @@ def train(config, world=ALONE):
             meter.waited += time.perf_counter() - asked
 
             # What one rank alone has noticed, all have to know: one that stopped or skipped alone would leave the
-            # others waiting for ever. It travels in one small message while the step is computed.
+            # others waiting for ever. It travels in one small message while the step is computed, as do the sizes of
+            # the batches, which differ where records could not be read.
             unread = any(batch.broken or batch.fatal for batch in step_batches)
-            seen_by_all = sum_over_ranks_later(torch.tensor([bool(stop.name), unread]))
+            noticed = everyones_later([bool(stop.name), unread, *(len(batch.labels) for batch in step_batches)])
             mirrored = draw_mirrored(config.gradient_acc, world.size, config.batch_size, step, config.seed)
             for number in range(config.gradient_acc):
                 images = step_batches[number].images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
@@ -171,7 +176,8 @@ def train(config, world=ALONE):
                 flips = mirrored[number, world.rank, : len(images)].to(device)  # (B,) bool
                 learner.ready_for(len(images))
                 with learner.averaging(now=number == config.gradient_acc - 1):  # gradients travel once a step
-                    loss = learner.loss(augment(images, flips), labels)  # (), mean over the images of all ranks
+                    sizes = partial(noticed, 2 + number)
+                    loss = learner.loss(augment(images, flips), labels, sizes)  # (), mean over the images of all ranks
                     is_finite = on_its_way(torch.isfinite(loss))
                     # A mean of micro-batches' means is the mean of the big batch.
                     learner.backward(loss / config.gradient_acc)
@@ -185,7 +191,7 @@ def train(config, world=ALONE):
             step, taken = step + 1, taken + 1
             progress.update()
             with record_function("agree"):
-                stopping, unread = seen_by_all().tolist()
+                stopping, unread = any(noticed(0)), any(noticed(1))
             if unread:
                 broken = report_broken(step_batches, broken, config.max_corrupt)
             recorded_a_step()

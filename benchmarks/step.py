@@ -1,6 +1,6 @@
 """A training step of r50 with MS1MV3's 93,431 classes: arcface_edu's against the plain way.
 
-    python benchmarks/step.py [--network r50] [--classes 93431] [--batch 16] [--rounds 5]
+    python benchmarks/step.py [--network r50] [--classes 93431] [--batch 16] [--rounds 5] [--also compile=True]
 
 The plain way is what one writes first: NCHW, torch's own modules, all logits held, arccos and cos over the whole table
 of them, then SGD parameter by parameter. It runs in fp32 and under bf16 autocast. arcface_edu's step is the trainer's
@@ -83,6 +83,7 @@ def main():
     parser.add_argument("--classes", type=int, default=93431)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--also", nargs="*", default=[], metavar="key=value", help="ours in bf16 with this key besides")
     options = parser.parse_args()
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     sizes = (options.network, options.classes)
@@ -91,6 +92,7 @@ def main():
         "plain, bf16": PlainStep(*sizes, torch.bfloat16, device),
         "arcface_edu, fp32": OurStep(*sizes, device, "fp16=False"),
         "arcface_edu, bf16": OurStep(*sizes, device),
+        **{f"arcface_edu, bf16, {word}": OurStep(*sizes, device, word) for word in options.also},
     }
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(options.batch, 3, 112, 112, generator=generator).to(device) * 2 - 1

@@ -24,11 +24,15 @@ TRAINER = Path(__file__).parent / "trainer_of_tests.py"
 
 def command(processes, words, restarts=0):
     """A run of 24 images a step, 5 steps an epoch, however many processes share it."""
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-        launch += [f"--nproc_per_node={processes}", f"--max-restarts={restarts}"]
-    return [*launch, str(TRAINER), "own_data", f"batch_size={24 // processes}", *words]
+    return [*launcher(processes, restarts), str(TRAINER), "own_data", f"batch_size={24 // processes}", *words]
+
+
+def launcher(processes, restarts=0):
+    """Python, or torchrun where there are several processes."""
+    if processes == 1:
+        return [sys.executable]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    return [*torchrun, f"--nproc_per_node={processes}", f"--max-restarts={restarts}"]
 
 
 def start(processes, words, restarts=0, **environment):
@@ -147,6 +151,26 @@ def test_a_rank_that_hangs_is_named_after_the_time_out(words):
     (complaint,) = complaints(errors)
     assert "rank 0 did not answer in time" in complaint
     assert "resume=True" in complaint
+
+
+def test_loss_curve_of_the_default_run_is_that_of_one_process(tmp_path):
+    """Alike, and not the same: BN normalises over 32 images of a process instead of 64."""
+    curves = []
+    for processes in (1, 2):
+        few = ["draw_photos=4", "draw_pairs=60", "num_epoch=4", "frequent=31", "num_workers=0"]
+        words = ["drawn_faces", f"batch_size={64 // processes}", f"output=run_{processes}", *few]
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        started = [*launcher(processes), "-m", "arcface_edu.train", *words]
+        subprocess.run(started, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=600)
+        curves.append(
+            [line for line in read_metrics(tmp_path / f"run_{processes}" / "metrics.jsonl") if "loss" in line]
+        )
+    one, two = curves
+    assert len(one) == len(two) == 4
+    assert one[-1]["loss"] < 0.8 * one[0]["loss"]
+    for a, b in zip(one, two, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=0.05)
+        assert b["target_angle"] == pytest.approx(a["target_angle"], abs=2)
 
 
 def by_hand(rank, words, **environment):

@@ -55,6 +55,7 @@ config.poly_power = 1.0  # 1 = a straight line
 config.fp16 = True  # mixed precision: bf16 where the device has it, else fp16 with a scaler; False = fp32
 config.amp_dtype = None  # "bf16" or "fp16" to insist on one of them
 config.device = None  # "cpu", "cuda", "mps"; None = the accelerator if there is one
+config.compile = False  # True: torch.compile the network's training step; slow to begin, see docs/performance.md
 config.seed = 2048
 
 # many processes (torchrun --nproc_per_node=N -m arcface_edu.train ...)

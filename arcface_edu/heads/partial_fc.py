@@ -50,18 +50,19 @@ class PartialFC(MarginSoftmax):
         self.register_state_dict_post_hook(show_whole_table)
         self.register_load_state_dict_pre_hook(take_own_rows)
 
-    def forward(self, embeddings, labels):
+    def forward(self, embeddings, labels, sizes=None):
         """Mean loss of all ranks' images together, the same number on every rank; every rank has to call it.
 
         embeddings: (B, D), labels: (B,) of this rank; B may differ between ranks, labels count over all classes.
+        sizes: the B of every rank, if they are known already; None = the ranks tell each other first.
         returns: scalar, float32 also under autocast.  Raises DataError on every rank if any rank's label is wrong.
         """
-        sizes = gather_sizes(len(labels), self.world_size, labels.device)
-        labels = GatherBatch.apply(labels, sizes)  # (N,), N images on all ranks
+        sizes = sizes or gather_sizes(len(labels), self.world_size, labels.device)
+        embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        embeddings, labels = GatherBatch.apply(embeddings, labels, sizes)  # (N, D), (N,): N images on all ranks
         for rank, part in enumerate(labels.split(sizes)):
             check_labels(part, self.num_classes, owner=f" on rank {rank}" if self.world_size > 1 else "")
 
-        embeddings = GatherBatch.apply(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), sizes)
         own, rows = labels - self.first_class, None  # (N,), each image's row of `weight`
         own = torch.where((own >= 0) & (own < len(self.weight)), own, -1)  # or -1 where another rank holds its class
         if self.sample_rate < 1:
@@ -140,33 +141,44 @@ def take_own_rows(head, state, prefix, *_):
 
 
 class GatherBatch(torch.autograd.Function):
-    """The rows of all ranks, rank after rank: (B, ...) -> (N, ...); sizes: how many each has."""
+    """The images of all ranks, rank after rank: (B, D) embeddings, (B,) labels -> (N, D), (N,); sizes: each one's B."""
 
     @staticmethod
-    def forward(ctx, local, sizes):
+    def forward(ctx, embeddings, labels, sizes):
         ctx.sizes = sizes
         if len(sizes) == 1:
-            return local
-        longest = max(sizes)  # a collective wants equal sizes, so shorter batches are padded on the way
-        padded = local.new_zeros(longest, *local.shape[1:])
-        padded[: len(local)] = local
-        everyone = local.new_empty(longest * len(sizes), *local.shape[1:])
-        dist.all_gather_into_tensor(everyone, padded)
-        return torch.cat([rows[:size] for rows, size in zip(everyone.split(longest), sizes, strict=True)])
+            return embeddings, labels
+        arriving = [gather_rows_later(local, sizes) for local in (embeddings, labels)]  # both are on their way at once
+        return tuple(arrived() for arrived in arriving)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad, _):
         """Each rank knows what its own classes want of every embedding; the sum over ranks is the whole gradient.
 
         It comes back times the world size, because DistributedDataParallel divides by it: the loss is one mean over all
         images, so the backbone's gradient is the sum over ranks of what their images give, and DDP takes the mean.
         """
         if len(ctx.sizes) == 1:
-            return grad, None
+            return grad, None, None
         padded = pad_sequence(grad.split(ctx.sizes), batch_first=True)  # (world, longest, ...)
         own = torch.empty_like(padded[0])
         dist.reduce_scatter_tensor(own, padded.flatten(0, 1))
-        return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None
+        return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None, None
+
+
+def gather_rows_later(local, sizes):
+    """Begin to gather (B, ...) of every rank.  returns: a function that waits for all rows, (N, ...)."""
+    longest = max(sizes)  # a collective wants equal sizes, so shorter batches are padded on the way
+    padded = local.new_zeros(longest, *local.shape[1:])
+    padded[: len(local)] = local
+    everyone = local.new_empty(longest * len(sizes), *local.shape[1:])
+    work = dist.all_gather_into_tensor(everyone, padded, async_op=True)
+
+    def arrived():
+        work.wait()
+        return torch.cat([rows[:size] for rows, size in zip(everyone.split(longest), sizes, strict=True)])
+
+    return arrived
 
 
 def all_reduce(tensor, operation):

@@ -121,8 +121,11 @@ class Softmax(nn.Module):
         nn.init.normal_(self.weight, 0, 0.01)
         self.target_cosine = None  # (B,) of the last forward pass
 
-    def forward(self, embeddings, labels):
-        """Mean loss of all ranks' images.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast."""
+    def forward(self, embeddings, labels, sizes=None):
+        """Mean loss of all ranks' images.  embeddings: (B, D), labels: (B,) -> scalar, float32 also under autocast.
+
+        sizes: of every rank's batch, which `PartialFC` wants to know; here they travel with the loss.
+        """
         check_labels(labels, len(self.weight))
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()

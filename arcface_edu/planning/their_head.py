@@ -12,9 +12,8 @@ class WholeLogits(PartialFC):
     """The head with (N, classes of this rank) matrices whole: of cosines, angles, logits, exponentials, as in their
     code of the time; arccos and cos run over all of them, and the softmax's gradient is made in the forward pass."""
 
-    def forward(self, embeddings, labels):
-        sizes = [len(labels)] * self.world_size
-        labels, embeddings = GatherBatch.apply(labels, sizes), GatherBatch.apply(embeddings, sizes)
+    def forward(self, embeddings, labels, sizes=None):
+        embeddings, labels = GatherBatch.apply(embeddings, labels, [len(labels)] * self.world_size)
         images = torch.arange(len(labels) // self.world_size)  # whose class is here
         columns, weight = labels[: len(images)], self.weight
         if self.sample_rate < 1:
@@ -58,7 +57,7 @@ class WholeRows(torch.autograd.Function):
 class OnEveryRank(Softmax):
     """Data parallel: each rank has all centres and the (B, C) logits of its own images; DDP averages the gradients."""
 
-    def forward(self, embeddings, labels):
+    def forward(self, embeddings, labels, sizes=None):
         cosine = F.normalize(embeddings) @ F.normalize(self.weight).T
         margin = torch.zeros_like(cosine).scatter_(1, labels[:, None], 0.5)
         return F.cross_entropy(64 * (cosine.acos() + margin).cos(), labels)

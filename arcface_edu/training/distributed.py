@@ -201,16 +201,17 @@ def sum_over_ranks(tensor):
     return tensor
 
 
-def sum_over_ranks_later(tensor):
-    """Begin to add up every rank's tensor.  returns: a function that waits for the sum."""
+def everyones_later(numbers):
+    """Begin to collect a list of whole numbers from every rank.  returns: a function that gives the k-th, by rank."""
     if alone():
-        return lambda: tensor
-    tensor = tensor.clone()
-    work = dist.all_reduce(tensor, async_op=True)
+        return lambda k: [numbers[k]]
+    table = torch.zeros(dist.get_world_size(), len(numbers), dtype=torch.long)
+    table[dist.get_rank()] = torch.tensor(numbers)
+    work = dist.all_reduce(table, async_op=True)
 
-    def arrived():
+    def arrived(k):
         work.wait()
-        return tensor
+        return table[:, k].tolist()
 
     return arrived
 

@@ -1,12 +1,14 @@
 """What learns: network, head and optimizer, and the one step that all three take. Trainer and planner run the same."""
 
+import os
+import shutil
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.profiler import record_function
 
-from arcface_edu.errors import TrainingError
+from arcface_edu.errors import ConfigError, TrainingError
 from arcface_edu.heads import Softmax, build_head
 from arcface_edu.models import build_model
 from arcface_edu.training.distributed import ALONE, averaging, batch_norms, distribute
@@ -35,12 +37,15 @@ class Learner:
             for norm in batch_norms(self.model):
                 norm.eval()
 
-    def loss(self, images, labels):
-        """Mean loss over the images of all ranks.  images: (B, 3, 112, 112) float in [-1, 1]; labels: (B,)."""
+    def loss(self, images, labels, sizes=None):
+        """Mean loss over the images of all ranks.  images: (B, 3, 112, 112) float in [-1, 1]; labels: (B,).
+
+        sizes: a function that gives the B of every rank, asked after the network's pass; None = the head finds out.
+        """
         with record_function("forward: network"), autocast(self.device, self.dtype):
             embeddings = self.model_together(images)  # (B, D) float32
         with record_function("forward: head"):
-            return self.head_together(embeddings, labels)  # ()
+            return self.head_together(embeddings, labels, sizes and sizes())  # ()
 
     def backward(self, loss):
         with record_function("backward"):
@@ -77,8 +82,18 @@ def build_learner(config, num_classes, device, dtype, world=ALONE):
     model = model.to(device, memory_format=torch.channels_last)  # what convolutions want on CPUs and tensor cores alike
     head = build_head(config, num_classes).to(device)
     # PartialFC shares out its centres by itself; every other weight is on all ranks, and its gradient is averaged.
-    model_together = distribute(model, config, device)
+    model_together = distribute(compiled(model, device) if config.compile else model, config, device)
     head_together = distribute(head, config, device) if isinstance(head, Softmax) else head
     torch.manual_seed(config.seed + world.rank)  # from here on, dropout draws apart
     optimizer, scaler = build_optimizer(config, model, head), build_scaler(device, dtype)
     return Learner(model, head, model_together, head_together, optimizer, scaler, device, dtype, config.max_norm)
+
+
+def compiled(model, device):
+    """The network by torch.compile, on the same weights; it compiles in its first step. Evaluation uses it as it is."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and not shutil.which(compiler):
+        raise ConfigError(
+            f"compile=True needs a C++ compiler, and {compiler} is not there: install it, or leave compile out."
+        )
+    return torch.compile(model)

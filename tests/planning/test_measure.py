@@ -49,7 +49,7 @@ def test_messages_are_those_of_the_closed_form():
     found = measure(tiny(gpus=gpus), gpus, torch.float32).messages
     images = gpus * BATCH
     gathered = [one.size for one in found if one.collective == "all-gather"]
-    assert gathered == [8 * images, 4 * images * DIMENSION]  # labels, embeddings
+    assert gathered == [4 * images * DIMENSION, 8 * images]  # embeddings, labels
     assert [one.size for one in found if one.collective == "reduce-scatter"] == [4 * images * DIMENSION]
     reduced = {phase: [m.size for m in found if m.collective == "all-reduce" and m.phase == phase] for phase in PHASES}
     assert reduced["forward: head"] == [4 * images, 2 * 4 * images]  # greatest logit; sums and true logits

@@ -1,0 +1,84 @@
+"""What a run asks of Linux: freed memory is kept, ranks do not interrupt each other, each has its own cores."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from arcface_edu.training import cpu
+from arcface_edu.training.distributed import ALONE, World
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone is asked")
+
+
+def in_a_process(code, **environment):
+    """What the code prints, in a process of its own: what is asked here stays for its whole life."""
+    prelude = "import os, resource, threading, torch\nfrom arcface_edu.training import cpu, distributed\n"
+    environment = os.environ | environment
+    done = subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+FAULTS = """
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(4 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+"""
+
+
+def test_freed_memory_is_not_taken_from_the_system_again():
+    code = f"{FAULTS}\nbefore = faults()\ncpu.keep_freed_memory()\nfaults()\nprint(before, faults())"
+    before, after = map(int, in_a_process(code, MALLOC_MMAP_THRESHOLD_="1000000"))
+    assert before > 10 * 1000 > after  # 16 MB are 4,096 pages, unless pages are huge
+
+
+def test_all_threads_of_a_rank_are_batch_work_and_those_to_come():
+    code = """
+stay = threading.Event()
+threading.Thread(target=stay.wait, daemon=True).start()
+cpu.settle(distributed.World(0, 2, 0))
+threading.Thread(target=stay.wait, daemon=True).start()
+threads = os.listdir("/proc/self/task")
+print(len(threads), *{os.sched_getscheduler(int(thread)) for thread in threads})
+stay.set()
+"""
+    count, *policies = map(int, in_a_process(code))
+    assert count >= 3
+    assert policies == [os.SCHED_BATCH]
+
+
+@pytest.fixture
+def placed(monkeypatch):
+    """Where threads were put, on a machine of 8 cores; `allowed` may be changed."""
+    machine = dict(allowed=set(range(8)), put=set())
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: machine["allowed"])
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: machine["put"].add(tuple(cores)))
+    return machine
+
+
+@pytest.mark.parametrize(("rank", "processes", "cores"), [(0, 2, (0, 1, 2, 3)), (1, 2, (4, 5, 6, 7)), (2, 3, (4, 5))])
+def test_each_rank_has_its_own_cores(placed, rank, processes, cores):
+    cpu.take_own_cores(rank, processes)
+    assert placed["put"] == {cores}
+
+
+def test_who_has_been_placed_stays_and_so_do_more_processes_than_cores(placed):
+    cpu.take_own_cores(8, 9)
+    placed["allowed"] = {3, 4}
+    cpu.take_own_cores(0, 2)
+    assert placed["put"] == set()
+
+
+def test_one_process_is_nobody_to_share_with(placed, monkeypatch):
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *_: pytest.fail("one process has nobody to interrupt"))
+    cpu.settle(ALONE)
+    assert placed["put"] == set()
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *_: None)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    cpu.settle(World(3, 4, 1))
+    assert placed["put"] == {(4, 5, 6, 7)}
