@@ -1,4 +1,4 @@
-"""How soon is the default task learnt? Seconds of training until 97 % of unseen drawn people's pairs are judged rightly.
+"""How soon is the default task learnt? Seconds of training until 97 % of unseen drawn people's pairs are told rightly.
 
     python benchmarks/speedrun.py [--seeds 1 2 3] [--processes 2] [key=value ...]
 
