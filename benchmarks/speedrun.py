@@ -1,6 +1,6 @@
 """How soon is the default task learnt? Seconds of training until 97 % of unseen drawn people's pairs are told rightly.
 
-    python benchmarks/speedrun.py [--seeds 1 2 3] [--processes 2] [key=value ...]
+    python benchmarks/speedrun.py [key=value ...] [--seeds 1 2 3] [--processes 2]
 
 Trains the default run, changed by the keys, once for each seed, and prints a row of docs/speedrun.md: an entry counts
 if the mean accuracy of its seeds reaches 97 %. Counted are the seconds of the training loop, reading included; starting
