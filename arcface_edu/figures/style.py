@@ -4,8 +4,8 @@ The figures are plain `matplotlib.figure.Figure` objects, never pyplot's: they n
 In a notebook the last line of a cell shows one, once `%matplotlib inline` has run.
 """
 
-import os
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +82,22 @@ def save(figure, path):
 
     returns: the Path.   raises: OSError where the folder cannot be written.
     """
+    with becoming(path) as beside:
+        figure.savefig(beside, dpi=figure.dpi)
+    return Path(path)
+
+
+@contextmanager
+def becoming(path):
+    """A hidden file beside `path` to write into, which takes its name once all is written.
+
+    What a killed process leaves of it, the next one writes over.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    beside = path.with_name(f".{path.name}")
     try:
-        figure.savefig(beside, dpi=figure.dpi)
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    return path
