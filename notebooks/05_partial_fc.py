@@ -298,13 +298,11 @@ plot_step_time(people, times)
 # tensors without contents, counts its operations and its memory, and divides by what the GPU can do. ResNet-50, 8 x V100:
 
 # %%
-import warnings
 from arcface_edu.config import load_config
 from arcface_edu.planning.gpus import GPUS
 from arcface_edu.planning.knobs import partial_fc_pays_from
 from arcface_edu.planning.measure import complete, measure
 
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # a new name of a collective
 config = load_config("ms1mv3_r50")
 complete(config, gpus=8)
 pays_from = partial_fc_pays_from(config, measure(config, 8, torch.float16), GPUS["v100"])

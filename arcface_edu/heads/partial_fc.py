@@ -16,6 +16,10 @@ from arcface_edu.heads.softmax import MarginSoftmax, check_labels
 
 BLOCK = 1024  # classes whose first centres come from one random generator
 
+# torch 2.14 warns of the old names of these two; torch 2.9 knows no others.
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class PartialFC(MarginSoftmax):
     """`MarginSoftmax` sharded by class over the default process group (Partial FC, arXiv 2010.05222 and 2203.15565).
@@ -151,7 +155,7 @@ class GatherBatch(torch.autograd.Function):
         padded = local.new_zeros(longest, *local.shape[1:])
         padded[: len(local)] = local
         everyone = local.new_empty(longest * len(sizes), *local.shape[1:])
-        dist.all_gather_into_tensor(everyone, padded)
+        all_gather(everyone, padded)
         return torch.cat([rows[:size] for rows, size in zip(everyone.split(longest), sizes, strict=True)])
 
     @staticmethod
@@ -165,7 +169,7 @@ class GatherBatch(torch.autograd.Function):
             return grad, None
         padded = pad_sequence(grad.split(ctx.sizes), batch_first=True)  # (world, longest, ...)
         own = torch.empty_like(padded[0])
-        dist.reduce_scatter_tensor(own, padded.flatten(0, 1))
+        reduce_scatter(own, padded.flatten(0, 1))
         return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None
 
 
