@@ -34,17 +34,17 @@ def sharded_softmax(embeddings, labels, centres, first_class):
     returns: scalar, the mean loss.
     """
     cosine = F.normalize(embeddings) @ F.normalize(centres).T  # (N, c)
-    is_true = labels[:, None] == first_class + torch.arange(len(centres))  # (N, c), a row of it empty on most ranks
+    is_true = labels[:, None] == first_class + torch.arange(len(centres))  # (N, c)
     logits = SCALE * torch.where(is_true, target_logit(cosine, MARGIN), cosine)
 
     with torch.no_grad():
         top = logits.amax(1)  # (N,)
         dist.all_reduce(top, dist.ReduceOp.MAX)  # the first message: what all can subtract
         exps = (logits - top[:, None]).exp()
-        sums = torch.stack([exps.sum(1), (logits * is_true).sum(1)])  # (2, N): only one rank has the true logit
+        sums = torch.stack([exps.sum(1), (logits * is_true).sum(1)])  # one rank has the true logit
         dist.all_reduce(sums)  # the second message
         total, true = sums
-        error = exps / total[:, None] - is_true.float()  # d loss / d logits: softmax minus one at the true class
+        error = exps / total[:, None] - is_true.float()  # d loss / d logits
     logits.backward(error / len(labels))  # back through margin and cosine: nothing of it leaves the process
     dist.all_reduce(embeddings.grad)  # each rank knows what its own classes want of an embedding
     return (top + total.log() - true).mean()

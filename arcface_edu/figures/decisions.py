@@ -5,7 +5,7 @@ import numpy as np
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.roc import roc, thin
 from arcface_edu.figures.angles import plot_pair_angles
-from arcface_edu.figures.style import FAINT, INK, SAME, canvas, dress
+from arcface_edu.figures.style import FAINT, INK, SAME, canvas, dress, key_above
 
 
 def plot_threshold(cosines, is_same, degrees):
@@ -18,6 +18,9 @@ def plot_threshold(cosines, is_same, degrees):
     ax.remove()
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
     plot_pair_angles(cosines, is_same, np.cos(np.radians(degrees)), left)
+    left.get_legend().remove()
+    key_above(figure, left)
+    left.set_title(left.get_title(loc="left"), loc="left", pad=8)
     fpr, tpr = thin(*roc(cosines, is_same)[:2])
     accepted, is_same = np.degrees(np.arccos(np.clip(cosines, -1, 1))) < degrees, np.asarray(is_same, dtype=bool)
     far, tar = accepted[~is_same].mean(), accepted[is_same].mean()

@@ -20,6 +20,7 @@ from arcface_edu.figures.style import (
     SMALL_SIZE,
     canvas,
     dress,
+    key_above,
     method_color,
     shades,
 )  # fmt: skip
@@ -139,7 +140,8 @@ def plot_arc_and_chord(degrees=50.0, arc=0.5, cut=0.35):
         inside = (logit_at(at, margin) > -1 + 1e-9) & (at < turn_of(margin))
         right.plot(at[inside], (seen_angle(at, margin) - at)[inside], color=METHODS[name], linewidth=2, label=name)
     right.set(xlim=(0, 150), ylim=(0, 62), xticks=range(0, 151, 30))
-    dress(right, "", OWN_ANGLE, "worth of the margin (degrees)", key=True)
+    dress(right, "ArcFace's is worth the same at every angle", OWN_ANGLE, "worth of the margin (degrees)", key=True)
+    right.title.set_fontsize(11)
     return figure
 
 
@@ -193,8 +195,9 @@ def plot_gradients(margins, scale=64.0, classes=10_000):
     left.set(xlim=(0, 180), ylim=(-0.2, 4), xticks=range(0, 181, 30))
     right.set(xlim=(0, 180), xticks=range(0, 181, 30))
     right.set_ylim(bottom=0)
-    dress(left, "Factor on the cosine's gradient", OWN_ANGLE, "d logit / d cos θ", key=True)
-    dress(right, f"Pull towards the centre, s = {scale:g}", OWN_ANGLE, "pull (logits per radian)", key=True)
+    dress(left, "Factor on the cosine's gradient", OWN_ANGLE, "d logit / d cos θ")
+    dress(right, f"Pull towards the centre, s = {scale:g}", OWN_ANGLE, "pull (logits per radian)")
+    key_above(figure, left)
     for ax in (left, right):
         ax.title.set_fontsize(11)
     return figure
@@ -215,7 +218,7 @@ def plot_turn(margin, ways):
     left.plot(at, logit_at(at, margin), color=DIFFERENT, linewidth=2, label="the formula")
     left.plot(at[past], logit_at(at, margin, "exact")[past], color=SAME, linewidth=2, label="cos θ − m₂ sin m₂")
     left.set(xlim=(90, 180), xticks=range(90, 181, 15))
-    dress(left, f"From {turn:.1f}° on a worse angle is marked better", OWN_ANGLE, "target logit", key=True)
+    dress(left, f"From {turn:.1f}° on, worse is better", OWN_ANGLE, "target logit", key=True)
     for (name, angles), color in zip(ways.items(), (DIFFERENT, SAME, INK), strict=False):
         right.plot(angles, color=color, linewidth=2, label=name, linestyle="--" if color == INK else "-")
     right.axhspan(turn, 180, color="#F2F2F2", linewidth=0)

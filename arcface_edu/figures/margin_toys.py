@@ -56,8 +56,8 @@ def plot_margin_circle(angle=30.0, s=16.0, m1=1.0, m2=0.5, m3=0.0):
     left.axis("off")
     left.set_title(f"It is at {angle:.0f}° (●); the loss sees {seen:.0f}° (○)", loc="left", fontsize=11, color=INK)
 
-    right.plot(ANGLES, logits, color=SAME, linewidth=2, label="own class, with margin")
-    right.plot(ANGLES, s * np.cos(np.radians(ANGLES)), color=SAME, linewidth=1.3, linestyle=":", label="without")
+    right.plot(ANGLES, logits, color=SAME, linewidth=2, label="own class")
+    right.plot(ANGLES, s * np.cos(np.radians(ANGLES)), color=SAME, linewidth=1.3, linestyle=":", label="no margin")
     right.plot(ANGLES, others, color=DIFFERENT, linewidth=2, label="other class")
     right.axvline(border, color=FAINT, linewidth=1.3, linestyle="--")
     right.plot([angle, angle], [own, other], color=INK, linewidth=1.6)

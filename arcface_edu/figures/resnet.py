@@ -135,7 +135,7 @@ def plot_losses(losses, chance, ax=None):
         ax.plot(np.arange(len(values)), values, **_line(name), label=name)
     ax.axhline(chance, color=FAINT, linewidth=1.2, linestyle=":")
     steps = max(len(values) for values in losses.values())
-    ax.text(1.01 * steps, chance, "guessing", va="center", fontsize=SMALL_SIZE, color=INK)
+    ax.text(1.02 * steps, 1.02 * chance, "guessing", va="bottom", fontsize=SMALL_SIZE, color=INK)
     ax.set_xlim(right=1.13 * steps)
     learnt = [name for name, values in losses.items() if values[-1] < chance / 4]
     title = f"{len(learnt)} of {len(losses)} stacks learn their few faces by heart: " + ", ".join(learnt)

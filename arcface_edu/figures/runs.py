@@ -123,7 +123,10 @@ def plot_cmc(cmc, ax=None):
         ax.plot(ranks, shares, few, color=color, linewidth=2, markersize=4, label=f"{name}: {shares[0]:.1%} at rank 1")
     lowest = min(shares[0] for shares in curves.values())
     ax.set_ylim(max(0, lowest - 0.25 * (1 - lowest) - 0.01), 1.005)
+    most = max(map(len, curves.values()))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if 5 <= most <= 30:
+        ax.set_xticks([1, *range(5, most + 1, 5)])
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}".replace(".0%", "%"))
     best = max(curves.values(), key=lambda shares: shares[0])
     title = f"The right person comes first in {best[0]:.1%} of the searches"

@@ -59,6 +59,15 @@ def dress(ax, title="", x="", y="", key=False):
     ax.set_title(textwrap.fill(title, int(characters_across(ax))), loc="left", fontsize=TITLE_SIZE, color=INK, pad=pad)
 
 
+def key_above(figure, ax):
+    """One key over all panels of a figure, of the labels in one of them."""
+    lines, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        lines, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=SMALL_SIZE, labelcolor=INK,
+        handlelength=1.4, columnspacing=1.4,
+    )  # fmt: skip
+
+
 def characters_across(ax):
     """About how many characters of a title fit over an ax, once the layout has given it its room."""
     inches = ax.figure.get_size_inches()[0] * min(ax.get_position().width * 1.15, 1)

@@ -37,10 +37,10 @@ def plot_number_formats(gradients, power=0, ax=None):
     for edge in (smallest, largest):
         ax.axvline(edge, color=INK, linewidth=1, linestyle=":")
     ax.set(xlim=(left, right), ylim=(0, top * 1.5), yticks=[])
-    ax.set_xticks(range(left, right + 1, 12), [f"2^{number}" for number in range(left, right + 1, 12)])
+    ax.set_xticks(range(left, right + 1, 12), [f"$2^{{{number}}}$" for number in range(left, right + 1, 12)])
     zero = np.mean(powers < smallest - 1)  # below half the smallest number, rounding gives 0
     thin, infinite = np.mean((powers < normal) & (powers >= smallest - 1)), np.mean(powers > largest)
-    title = f"Times 2^{power:g}, fp16 makes {zero:.2%} zero and {infinite:.2%} infinite, and blurs {thin:.1%}"
+    title = f"Times $2^{{{power:g}}}$, fp16 makes {zero:.2%} zero and {infinite:.2%} infinite, and blurs {thin:.1%}"
     dress(ax, title, "size of a gradient (pale: fewer and fewer digits)", "share")
     return figure
 
