@@ -314,12 +314,12 @@ def descend(logit, gradient, start=170.0, steps=120, lr=0.1):
 from arcface_edu.figures.geometry import plot_turn
 
 ways = {
-    "the formula": descend(naive, None),
-    "the line": descend(target_logit, "exact"),
+    "formula": descend(naive, None),
+    "line": descend(target_logit, "exact"),
     "straight-through": descend(target_logit, "straight-through"),
 }
 print({name: f"{way[-1]:.1f}°" for name, way in ways.items()})
-assert ways["the formula"][-1] > 179 and ways["the line"][-1] < 90
+assert ways["formula"][-1] > 179 and ways["line"][-1] < 90
 plot_turn((1.0, 0.5, 0.0), ways)
 
 # %% [markdown]

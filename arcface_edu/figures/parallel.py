@@ -17,8 +17,9 @@ from arcface_edu.figures.style import (
     WAITING,
     canvas,
     dress,
+    panels,
     shades,
-)
+)  # fmt: skip
 
 LANES = {"compute": COMPUTE, "communication": COMMUNICATION, "waiting": WAITING}
 DATA_PARALLEL = "#882255"  # its curve, beside DDP's
@@ -168,10 +169,9 @@ def plot_ring(contributions):
     """
     contributions = np.asarray(contributions)
     steps, ranks, chunks = contributions.shape
-    figure, ax = canvas(size=(10, 9.4 / steps + 0.75))
-    ax.remove()
+    figure, axes = panels(1, steps, (10, 9.4 / steps + 0.75), sharey=True)
     colors = shades(COMPUTE, ranks)
-    for step, ax in enumerate(figure.subplots(1, steps, sharey=True)):
+    for step, ax in enumerate(axes):
         for rank in range(ranks):
             for chunk in range(chunks):
                 count = int(contributions[step, rank, chunk])
@@ -210,9 +210,7 @@ def plot_scaling(counts, rates, steps, ranks, published):
     counts: (R,) numbers of ranks.   rates: dict way -> (R,) images/s.   steps: dict way -> (compute, waiting, hidden)
     ms of a step of `ranks`.   published: dict words -> [(ranks, images/s)].   returns: Figure.
     """
-    figure, ax = canvas(size=(10, 4.4))
-    ax.remove()
-    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
+    figure, (left, right) = panels(1, 2, (10, 4.4), width_ratios=(5, 4))
     counts = np.asarray(counts)
     left.plot(counts, counts * next(iter(rates.values()))[0], color=FAINT, linestyle="--", label="nobody waits")
     for (way, speed), color in zip(rates.items(), (DATA_PARALLEL, COMPUTE), strict=True):

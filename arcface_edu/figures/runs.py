@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import FAINT, INK, LABEL_SIZE, SAME, canvas, dress, method_color
+from arcface_edu.figures.style import FAINT, INK, LABEL_SIZE, SAME, canvas, dress, method_color, panels
 
 
 def plot_roc(fpr, tpr=None, label="ArcFace", ax=None):
@@ -59,11 +59,9 @@ def plot_curves(training_lines, evaluation_lines=(), method="ArcFace", axes=None
         raise DataError("the run has no training lines to draw: metrics.jsonl holds none")
     lines = [by_step[step] for step in sorted(by_step)]
     steps, losses, angles = (np.array([line[key] for line in lines]) for key in ("step", "loss", "target_angle"))
-    panels = 3 if evaluation_lines else 2
+    rows = 3 if evaluation_lines else 2
     if axes is None:
-        figure, ax = canvas(size=(7.2, 2.5 * panels))
-        ax.remove()
-        axes = figure.subplots(panels, 1, sharex=True)
+        figure, axes = panels(rows, 1, (7.2, 2.5 * rows), sharex=True)
     figure = axes[0].figure
 
     loss_title = f"The loss {_way(losses)} from {_mean(losses, 0):.1f} to {_mean(losses, -1):.1f}"

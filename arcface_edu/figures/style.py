@@ -31,10 +31,13 @@ DPI = 100
 
 def canvas(ax=None, size=(7.2, 4.2)):
     """(figure, ax) to draw into: a new white figure of `size` inches, or the given ax and the figure it stands in."""
-    if ax is not None:
-        return ax.figure, ax
+    return (ax.figure, ax) if ax is not None else panels(1, 1, size)
+
+
+def panels(rows, columns, size, **options):
+    """(figure, axes) of several panels: a new white figure of `size` inches, and what `Figure.subplots` makes of it."""
     figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
-    return figure, figure.add_subplot()
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def dress(ax, title="", x="", y="", key=False):
@@ -66,6 +69,18 @@ def key_above(figure, ax):
         lines, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=SMALL_SIZE, labelcolor=INK,
         handlelength=1.4, columnspacing=1.4,
     )  # fmt: skip
+
+
+def stack(ax, parts, colors, y=0, form="{:.0f}", wide=0.0, height=0.8, key=True):
+    """One bar of many parts; one as `wide` as its number carries it.  parts: dict name -> length.  key: name them."""
+    left = 0.0
+    for (name, size), color in zip(parts.items(), colors, strict=True):
+        label = name if key else None
+        ax.barh(y, size, left=left, height=height, color=color, edgecolor="white", linewidth=0.8, label=label)
+        if size > wide:
+            ink = "white" if sum(to_rgb(color)) < 1.75 else INK
+            ax.text(left + size / 2, y, form.format(size), ha="center", va="center", fontsize=LABEL_SIZE, color=ink)
+        left += size
 
 
 def characters_across(ax):

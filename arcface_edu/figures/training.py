@@ -7,7 +7,7 @@ from matplotlib.ticker import NullFormatter
 from arcface_edu.errors import DataError
 from arcface_edu.figures.angles import plot_target_angles
 from arcface_edu.figures.runs import plot_curves
-from arcface_edu.figures.style import INK, LABEL_SIZE, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, method_color
+from arcface_edu.figures.style import INK, LABEL_SIZE, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, method_color, panels
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,9 +79,7 @@ def plot_run(lines):
     """
     if not lines:
         raise DataError("the run has logged nothing yet")
-    figure, ax = canvas(size=(7.2, 7.2))
-    ax.remove()
-    axes = figure.subplots(3, 1)
+    figure, axes = panels(3, 1, (7.2, 7.2))
     axes[0].sharex(axes[1])
     plot_curves(lines, axes=axes[:2])
     counts = np.array([line["target_angle_histogram"] for line in lines])
@@ -99,9 +97,7 @@ def plot_clinic(courses, knows_nothing):
     """
     if not courses:
         raise DataError("there is no run to draw")
-    figure, ax = canvas(size=(1.9 * len(courses) + 0.5, 5.2))
-    ax.remove()
-    axes = figure.subplots(3, len(courses), sharex=True, sharey="row", squeeze=False)
+    figure, axes = panels(3, len(courses), (1.9 * len(courses) + 0.5, 5.2), sharex=True, sharey="row", squeeze=False)
     healthy = next(iter(courses.values()))
     kinds = (("loss", method_color("ArcFace")), ("angle (degrees)", SAME), ("gradient (log)", "#882255"))
     for column, (name, course) in enumerate(courses.items()):
