@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | a softmax that never holds its logits, two processes that share one, and a loss that is wrong by ln 10 on purpose |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 1.1 minutes on two cores |
+# | takes | 1.2 minutes on two cores |
 # | before | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 # | after | [06 · A training run from start to end](06_training_run.ipynb) |
 
@@ -70,7 +70,8 @@ plot_memory_growth([1e5, 1e6, 1e7, 1e8, 1e9], gpus=8, batch=128, rate=0.1)
 import torch
 
 for dtype in (torch.float32, torch.float16):
-    print(dtype, {at: f"{torch.tensor(float(at)).exp().to(dtype).item():.4g}" for at in (11, 12, 64, 88, 89)})
+    values = {at: torch.tensor(float(at)).exp().to(dtype).item() for at in (11, 12, 64, 88, 89)}
+    print(f"{dtype!s:14}", *(f"exp({at}) = {value:.2g}" for at, value in values.items()), sep="   ")
 
 # %% [markdown]
 # exp(64) is fine: 6 · 10²⁷, of 3 · 10³⁸. That is luck, not design: fp16 ends already at 11, fp32 at 88, and a scale is only a
@@ -322,8 +323,9 @@ print(f"at {people[-1]:,} a tenth is {times['all in use'][-1] / times['a tenth']
 plot_step_time(people, times)
 
 # %% [markdown]
-# It is rarely ten times as fast: drawing and gathering rows costs too. And the head is not the whole step. The network takes
-# its time whatever C is, so a faster head is worth something only where the head is a good part of the step.
+# It need not be ten times as fast: drawing and gathering rows takes time, and a small head fits the cache where a large one
+# does not. And the head is not the whole step. The network takes its time whatever C is, so a faster head is worth something
+# only where the head is a good part of the step.
 #
 # ## When does it pay?
 #
