@@ -187,7 +187,9 @@ def train(config, world=ALONE):
                 if step == 0:
                     compare_first_loss(loss.item(), expected)
 
-            updates += learner.update()
+            if moved := learner.update():
+                meter.add_norm(learner.gradient_norm)
+            updates += moved
             step, taken = step + 1, taken + 1
             progress.update()
             with record_function("agree"):

@@ -14,7 +14,7 @@
 # | after | [02 · The angle and the margin](02_angular_margin.ipynb) |
 
 # %% [markdown]
-# Opened alone, on Colab or elsewhere, run `%pip install git+https://github.com/...` with this repository's address first.
+# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
 
 # %%
 from arcface_edu.course.notebook import begin
@@ -512,10 +512,10 @@ for name in names:
 # - [models/iresnet.py](../arcface_edu/models/iresnet.py): the network of this notebook, with gradient checkpointing
 # - [models/prelu.py](../arcface_edu/models/prelu.py): why PReLU has a backward pass of its own here
 # - [figures/resnet.py](../arcface_edu/figures/resnet.py): the pictures
-# - He et al., Deep Residual Learning, arXiv 1512.03385; Identity Mappings, arXiv 1603.05027
-# - Han et al., Deep Pyramidal Residual Networks, arXiv 1610.02915: where the block comes from
-# - Deng et al., ArcFace, arXiv 1801.07698, section 3.1
-# - Veit et al., Residual Networks Behave Like Ensembles, arXiv 1605.06431; Yang et al., A Mean Field Theory of Batch Normalization, arXiv 1902.08129
-# - Luo et al., Understanding the Effective Receptive Field, arXiv 1701.04128
+# - He et al., Deep Residual Learning, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385); Identity Mappings, [arXiv 1603.05027](https://arxiv.org/abs/1603.05027)
+# - Han et al., Deep Pyramidal Residual Networks, [arXiv 1610.02915](https://arxiv.org/abs/1610.02915): where the block comes from
+# - Deng et al., ArcFace, [arXiv 1801.07698](https://arxiv.org/abs/1801.07698), section 3.1
+# - Veit et al., Residual Networks Behave Like Ensembles, [arXiv 1605.06431](https://arxiv.org/abs/1605.06431); Yang et al., A Mean Field Theory of Batch Normalization, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129)
+# - Luo et al., Understanding the Effective Receptive Field, [arXiv 1701.04128](https://arxiv.org/abs/1701.04128)
 #
 # Next: [02 · The angle and the margin](02_angular_margin.ipynb)

@@ -15,7 +15,7 @@
 # | after | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 
 # %% [markdown]
-# Opened alone, on Colab or elsewhere, run `%pip install git+https://github.com/...` with this repository's address first.
+# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
 
 # %%
 from arcface_edu.course.notebook import begin
@@ -314,12 +314,12 @@ def descend(logit, gradient, start=170.0, steps=120, lr=0.1):
 from arcface_edu.figures.geometry import plot_turn
 
 ways = {
-    "the formula's gradient": descend(naive, None),
-    "with the line": descend(target_logit, "exact"),
+    "formula": descend(naive, None),
+    "line": descend(target_logit, "exact"),
     "straight-through": descend(target_logit, "straight-through"),
 }
 print({name: f"{way[-1]:.1f}°" for name, way in ways.items()})
-assert ways["the formula's gradient"][-1] > 179 and ways["with the line"][-1] < 90
+assert ways["formula"][-1] > 179 and ways["line"][-1] < 90
 plot_turn((1.0, 0.5, 0.0), ways)
 
 # %% [markdown]
@@ -444,7 +444,7 @@ torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
 # Each stood in code that people could train with; none gives an error message. Written anew and shortened. Look
 # for it before you run the cell after it.
 #
-# ### 1
+# ### Bug 1
 
 
 # %%
@@ -464,7 +464,7 @@ assert not torch.isclose(head_1(embeddings, weight, labels), head_1(embeddings, 
 # %% [markdown]
 # The weights are never normalised. The clamp hides it, and whatever it clamps has no gradient.
 #
-# ### 2
+# ### Bug 2
 
 
 # %%
@@ -484,7 +484,7 @@ assert without == with_margin
 # `scatter` returns a new tensor and nothing uses it (`scatter_` was meant): the margin is computed, and thrown away. Somebody
 # who only watches the loss fall will never know.
 #
-# ### 3
+# ### Bug 3
 
 
 # %%
@@ -509,7 +509,7 @@ assert torch.sqrt(1 - with_itself**2).isnan().any()
 # %% [markdown]
 # At cos θ = 1 the root has an infinite slope, times zero is NaN; and by rounding a cosine may exceed 1. One such face ends a run of days.
 #
-# ### 4
+# ### Bug 4
 
 
 # %%
@@ -588,4 +588,4 @@ check_head(my_head)
 # - [heads/margins.py](../arcface_edu/heads/margins.py): the formula, both gradients, and the line past π − m
 # - [heads/softmax.py](../arcface_edu/heads/softmax.py): `MarginSoftmax`, what every run trains with
 # - [figures/geometry.py](../arcface_edu/figures/geometry.py), [figures/margin_toys.py](../arcface_edu/figures/margin_toys.py): the pictures
-# - ArcFace, arXiv 1801.07698; CosFace, arXiv 1801.09414 (the bound on s); SphereFace, arXiv 1704.08063; NormFace, arXiv 1704.06369
+# - ArcFace, [arXiv 1801.07698](https://arxiv.org/abs/1801.07698); CosFace, [arXiv 1801.09414](https://arxiv.org/abs/1801.09414) (the bound on s); SphereFace, [arXiv 1704.08063](https://arxiv.org/abs/1704.08063); NormFace, [arXiv 1704.06369](https://arxiv.org/abs/1704.06369)

@@ -3,7 +3,7 @@
 #
 # A face becomes 512 numbers, and nobody can see 512 numbers. Here it becomes two. Eight people then live on a circle,
 # where you can watch them part while the network learns: under plain softmax, under SphereFace, CosFace and ArcFace. It is
-# the best-known picture of the ArcFace paper, trained for real in about a minute, and it holds three surprises: where
+# the best-known picture of the ArcFace paper, trained for real in a minute or two, and it holds three surprises: where
 # softmax hides people, who deserves most of the credit, and what happens to people the network has never seen.
 #
 # | | |
@@ -15,7 +15,7 @@
 # | after | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 
 # %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install` with the address of its repository first.
+# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
 
 # %%
 from arcface_edu.course.notebook import begin

@@ -10,12 +10,12 @@
 # |---|---|
 # | you will see | a softmax that never holds its logits, two processes that share one, and a loss that is wrong by ln 10 on purpose |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 1.1 minutes on two cores |
+# | takes | 1.2 minutes on two cores |
 # | before | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 # | after | [06 · A training run from start to end](06_training_run.ipynb) |
 
 # %% [markdown]
-# Opened alone, on Colab or elsewhere, run `%pip install git+https://github.com/...` with this repository's address first.
+# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
 
 # %%
 from arcface_edu.course.notebook import begin
@@ -70,7 +70,8 @@ plot_memory_growth([1e5, 1e6, 1e7, 1e8, 1e9], gpus=8, batch=128, rate=0.1)
 import torch
 
 for dtype in (torch.float32, torch.float16):
-    print(dtype, {at: torch.tensor(float(at)).exp().to(dtype).item() for at in (11, 12, 64, 88, 89)})
+    values = {at: torch.tensor(float(at)).exp().to(dtype).item() for at in (11, 12, 64, 88, 89)}
+    print(f"{dtype!s:14}", *(f"exp({at}) = {value:.2g}" for at, value in values.items()), sep="   ")
 
 # %% [markdown]
 # exp(64) is fine: 6 · 10²⁷, of 3 · 10³⁸. That is luck, not design: fp16 ends already at 11, fp32 at 88, and a scale is only a
@@ -111,7 +112,7 @@ seen = range(1000, C + 1, 1000)
 plot_walk(seen, [top[0] for top in tops], [total[0] for total in totals])
 
 # %% [markdown]
-# Each time the red line steps up, everything before is scaled down, and the blue one does not notice. 1,000 logits an
+# Each time the orange line steps up, everything before is scaled down, and the blue one does not notice. 1,000 logits an
 # image were in memory, instead of 50,000. For the whole loss only the true logit is missing, and its margin: take exp of the
 # plain one out of the sum, put the marked one in.
 
@@ -133,6 +134,39 @@ assert torch.allclose(loss, head(x, labels), rtol=1e-5)
 # The package walks a second time for the gradient, softmax minus one at the true class: chunk by chunk again, from the
 # finished sum. It takes the true class out *before* summing, not after: where one class holds nearly the whole sum,
 # our subtraction would leave rounding errors. Everything else is as you have just written it.
+#
+# And what does that save? PyTorch can track every tensor that is alive. Here are 512 images against the 50,000 people.
+#
+# **Predict**: their logits are a matrix of 98 MiB. How many times as much does the plain softmax hold at its worst moment?
+
+# %%
+from torch.distributed._tools.mem_tracker import MemTracker
+
+images, names = x.repeat(4, 1), labels.repeat(4)
+
+
+def plain(x):
+    cosine = F.normalize(x) @ F.normalize(head.weight).T
+    marked = torch.where(F.one_hot(names, C).bool(), target_logit(cosine, (1.0, 0.5, 0.0)), cosine)
+    return F.cross_entropy(64 * marked, names)
+
+
+# %%
+def peak_of(loss_of):
+    with MemTracker() as tracker:
+        loss = loss_of(images)
+    held = tracker.get_tracker_snapshot("peak")[loss.device]
+    return loss.item(), held["Total"] - held["Parameter"]  # the centres are there in any case
+
+
+(loss, much), (same, little) = peak_of(plain), peak_of(lambda x: head(x, names))
+matrix = 4 * len(images) * C  # bytes
+print(f"plain {much / 2**20:.0f} MiB, {much / matrix:.1f} matrices; the package {little / 2**20:.0f} MiB")
+assert abs(loss - same) < 1e-3 and much > 3 * matrix and little < matrix
+
+# %% [markdown]
+# So "the logits" are several matrices, a copy of the centres for the normalisation among them. The package normalises no
+# table, and keeps at most 48 MiB of logits, so as not to compute all of them twice: no more of them for a million people.
 #
 # ## Exercise: join two chunks
 #
@@ -270,7 +304,7 @@ assert all(one["missing"] == 0 and 0 <= one["moved"] <= one["used"] for one in r
 import time
 
 
-def step_time(classes, rate, steps=3):
+def step_time(classes, rate, steps=10):
     head, spent = PartialFC(128, classes, sample_rate=rate), []
     own, names = torch.randn(64, 128, requires_grad=True), torch.randint(classes, (64,))
     for _ in range(steps):
@@ -289,8 +323,9 @@ print(f"at {people[-1]:,} a tenth is {times['all in use'][-1] / times['a tenth']
 plot_step_time(people, times)
 
 # %% [markdown]
-# It is rarely ten times as fast: drawing and gathering rows costs too. And the head is not the whole step. The network takes
-# its time whatever C is, so a faster head is worth something only where the head is a good part of the step.
+# It need not be ten times as fast: drawing and gathering rows takes time, and a small head fits the cache where a large one
+# does not. And the head is not the whole step. The network takes its time whatever C is, so a faster head is worth something
+# only where the head is a good part of the step.
 #
 # ## When does it pay?
 #
@@ -298,13 +333,11 @@ plot_step_time(people, times)
 # tensors without contents, counts its operations and its memory, and divides by what the GPU can do. ResNet-50, 8 x V100:
 
 # %%
-import warnings
 from arcface_edu.config import load_config
 from arcface_edu.planning.gpus import GPUS
 from arcface_edu.planning.knobs import partial_fc_pays_from
 from arcface_edu.planning.measure import complete, measure
 
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # a new name of a collective
 config = load_config("ms1mv3_r50")
 complete(config, gpus=8)
 pays_from = partial_fc_pays_from(config, measure(config, 8, torch.float16), GPUS["v100"])
@@ -384,4 +417,5 @@ Panel(
 # - [training/row_optim.py](../arcface_edu/training/row_optim.py): optimizers that step only the rows in use
 # - [course/shards.py](../arcface_edu/course/shards.py): what the two processes ran
 # - [docs/plan.md](../docs/plan.md): the plan beside 29 published runs
-# - Partial FC, arXiv 2010.05222 and 2203.15565; online softmax, arXiv 1805.02867
+# - Partial FC, [arXiv 2010.05222](https://arxiv.org/abs/2010.05222) and [2203.15565](https://arxiv.org/abs/2203.15565);
+#   online softmax, [arXiv 1805.02867](https://arxiv.org/abs/1805.02867)

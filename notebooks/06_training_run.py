@@ -13,7 +13,7 @@
 # | after | [07 · How good is it?](07_benchmark.ipynb) |
 
 # %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install` with the address of its repository first.
+# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
 
 # %%
 from arcface_edu.course.notebook import begin
@@ -70,7 +70,7 @@ config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
 # | `batch_size` | images per process and backward pass; GPUs and `gradient_acc` multiply it | ✓ |
 # | `lr` | learning rate; with `decay_epoch` it is meant for 512 images a step and goes with them | ✓ |
 # | `num_epoch`, `warmup_epoch`, `decay_epoch` | length; epochs of slow start, −1 for none; where the rate falls to a tenth | ✓ |
-# | `rec`, `num_classes`, `num_image` | the data; the counts are held against what is really there | |
+# | `rec`, `num_classes`, `num_image` | the data; the counts are held against what is really there | ✓ |
 # | `val_targets` | verification sets, `lfw` is `lfw.bin` beside the data | ✓ |
 # | `output`, `resume` | the run's folder (None: `runs/` and the config's name); whether to go on with what is in it | ✓ |
 
@@ -101,6 +101,20 @@ for attempt in (
         attempt()
     except ArcfaceError as error:
         print(error)
+
+# %% [markdown]
+# `rec` is the data, and knows its own counts. A hundred of the default run's people, for a config that expects 93,431:
+
+# %%
+from arcface_edu.course.running import take_people
+from arcface_edu.training.prepare import drawn_faces, prepare_data
+
+everyone = drawn_faces(load_config("drawn_faces"))  # drawn now, if they are not there yet
+crowd = take_people(everyone, HERE / "crowd", people=100)
+try:
+    prepare_data(load_config("drawn_faces", [f"rec={crowd}", "num_classes=93431"]))
+except ArcfaceError as error:
+    print(error)
 
 # %% [markdown]
 # `loss`, `network` and `sample_rate` decide what is built. (On PyTorch's `meta` device weights have shapes and take no
@@ -216,8 +230,10 @@ recipes["the block, warmup_epoch=2"] = rates("ms1mv3_r50", 8, "warmup_epoch=2")
 plot_schedules(recipes)
 
 # %%
-for name, (epochs, values) in recipes.items():
-    print(f"{name:26s} {np.mean(np.array(values) < max(values) / 99) * epochs[-1]:.1f} epochs at a hundredth or less")
+small = {name: np.mean(np.array(values) < max(values) / 99) * epochs[-1] for name, (epochs, values) in recipes.items()}
+for name, epochs in small.items():
+    print(f"{name:26s} {epochs:.1f} epochs at a hundredth or less")
+assert small["today's recipe"] < 0.3 and 8.5 < small["the block, 8 GPUs"] < 9.5
 
 # %% [markdown]
 # A straight line looks long and is nearly all large steps: only its last fifth of an epoch is that small. The
@@ -236,6 +252,7 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
     )
 assert torch.tensor(1.0, dtype=torch.bfloat16) + 0.003 == 1  # between 1 and 1.0078 bf16 has no number
 assert torch.tensor(300.0, dtype=torch.float16) ** 2 == float("inf")  # past 65,504 fp16 has none
+assert all(torch.tensor(1.0, dtype=dtype) - 0.0001 == 1 for dtype in (torch.bfloat16, torch.float16))
 
 # %% [markdown]
 # bf16 is fp32 with 16 bits cut off: the same reach, three binary digits fewer than fp16 has. fp16 has the digits and not the
@@ -299,17 +316,14 @@ for _ in range(6):
 assert True in taken
 
 # %% [markdown]
-# The skipped steps count neither in the schedule. bf16 needs none of this: a run takes it where the device has it.
+# A skipped step does not count in the schedule either. bf16 needs none of this: a run takes it where the device has it.
 #
 # Scaling cures overflow of *gradients*. If activations overflow, or the weights themselves run away, the loss is not a
 # number, and no scaler helps. Let us make that happen: rate 1,000,000, no clipping, no warm-up.
 
 # %%
-from arcface_edu.course.running import short_run, take_people
-from arcface_edu.training.prepare import drawn_faces
+from arcface_edu.course.running import short_run
 
-everyone = drawn_faces(load_config("drawn_faces"))  # drawn now, if they are not there yet
-crowd = take_people(everyone, HERE / "crowd", people=100)
 SHORT = [f"rec={crowd}", "batch_size=32", "num_epoch=2", "warmup_epoch=0.25"]
 broken = short_run("drawn_faces", *SHORT, f"output={HERE}/nan", "lr=1e6", "max_norm=0", "warmup_epoch=-1")
 print(broken.error)
@@ -393,7 +407,8 @@ print(f"{len(first)} tensors and {len(alone.lines())} lines of the log: equal to
 # Six runs of 124 steps on the first 100 people. One is healthy. The others differ in one key each, except the one whose
 # photographs were dealt out to people at random: that takes other data, so `rec` is its key.
 #
-# To read a loss you need to know what ignorance costs. Who sees no difference between people has equal cosines to all
+# Every run's `metrics.jsonl` has what it takes: `loss`, `target_angle`, and `gradient_norm`, that of the network's
+# gradient before it is clipped. To read a loss you need to know what ignorance costs. Who sees no difference between people has equal cosines to all
 # centres. The loss is then ln(C − 1) + s·(cos θ − cos(θ + m)): it depends on the angle that all of them happen to have.
 
 # %%
@@ -433,18 +448,39 @@ for name, keys in PATIENTS.items():
 # **Predict**: here they are, in another order. Which is which?
 
 # %%
+from arcface_edu.course.checks.training import behind_letters
 from arcface_edu.course.running import light
 from arcface_edu.figures.training import plot_clinic
 
-order = ["healthy", "far too high", "margin 1.5", "labels shuffled", "rate too low", "rate too high"]
-shown = {name if name == "healthy" else letter: courses[name][:3] for name, letter in zip(order, " ABCDE", strict=True)}
-light(plot_clinic(shown, knows_nothing))
+light(plot_clinic(behind_letters(courses), knows_nothing))
 
 # %% [markdown]
-# <details><summary>Their names</summary>
+# ## Exercise: five diagnoses
 #
-# - **A, far too high** (lr 30). The most dangerous picture: the target angle falls to a few degrees, far better than in
-#   health. But the loss lies on the dashed line. All faces and all centres have moved into one place; near to your own
+# Write the name of each, as in `PATIENTS`.
+
+# %%
+from arcface_edu.course.checks.training import check_diagnoses
+
+mine = dict(A="", B="", C="", D="", E="")
+
+check_diagnoses(mine)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Whose loss lies on the dashed line knows nobody, wherever the angle is: there are two. One loss alone is far above its
+# line while everything else is as in health. The last two differ in the length of their gradient.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# mine = dict(A="far too high", B="margin 1.5", C="labels shuffled", D="rate too low", E="rate too high")
+# ```
+#
+# - **A, far too high** (lr 30). The most dangerous picture: the target angle falls far below that of health. But the loss lies on the dashed line. All faces and all centres have moved into one place; near to your own
 #   centre is no merit if you are as near to all others. *An angle alone proves nothing.*
 # - **B, margin 1.5.** The loss looks frightful, and the angle is as in health: no patient at all. While the network still
 #   gets nobody right, a larger margin is a constant on top of the loss, and the (straight-through) gradient is the same.

@@ -14,7 +14,7 @@
 # | before | [06 · A training run from start to end](06_training_run.ipynb) |
 
 # %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install` with the address of its repository first.
+# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
 
 # %%
 from arcface_edu.course.notebook import begin
@@ -65,8 +65,8 @@ assert torch.allclose(one_way + other_way, embeddings[:8], atol=1e-3)
 # %% [markdown]
 # ## Ten folds
 #
-# *Same person* is a decision, so there must be a threshold. Who chooses it on the very pairs that he is judged by,
-# flatters himself. LFW's protocol (Huang et al., 2007) is stricter: cut the list into ten runs. For each run, take the
+# *Same person* is a decision, so there must be a threshold. Whoever chooses it on the very pairs they
+# are judged by flatters themselves. LFW's protocol (Huang et al., 2007) is stricter: cut the list into ten runs. For each run, take the
 # threshold that is best on the nine others, and count on this one.
 #
 # **Predict**: by how much is accuracy flattered if the threshold is chosen on all 3,000 pairs at once: by less than
@@ -95,7 +95,7 @@ print(
 )
 
 # %% [markdown]
-# By little: one number, fitted to thousands of pairs, has not much to flatter itself with. But note what the folds give
+# By very little: one number, fitted to thousands of pairs, has not much to flatter itself with. But note what the folds give
 # for free: how much accuracy scatters from one list of 300 pairs to the next.
 #
 # `verify_pairs` is the package's own, which sorts once where we compared 400 times:
@@ -227,7 +227,7 @@ assert 1.96 * spread > 0.0002
 from arcface_edu.evaluation.roc import operating_points
 
 for far, point in operating_points(cosine, is_same, (1e-2, 1e-3, 1e-4)).items():
-    print(f"wanted FAR {far:g}, nearest there is {point['far']:.5f}: TAR {point['tar']:.1%}   {point['few']}")
+    print(f"FAR {far:g}, nearest {point['far']:.5f}: TAR {point['tar']:.1%}  {point['few']}")
 strangers = int((~is_same).sum())
 print(f"and if none of {strangers:,} got in, FAR may still be anything up to {1 - 0.05 ** (1 / strangers):.2%} (95 %)")
 assert 1 - 0.05 ** (1 / strangers) > 1e-3
@@ -237,7 +237,7 @@ assert 1 - 0.05 ** (1 / strangers) > 1e-3
 # in: **TAR at FAR 1e-4 is not defined on this list**, and a program that prints one prints the TAR of another FAR. That
 # none got in proves little: with three chances in n, in n tries nothing happens 5 % of the time ("rule of three").
 #
-# More pairs need no more photographs than pairs: draw 80 new people, ten photographs each, and let everybody meet
+# Many pairs need few photographs: draw 80 new people, ten photographs each, and let everybody meet
 # everybody.
 
 # %%
@@ -350,7 +350,7 @@ for size in (1, 2, 5):
 assert missed[5] <= missed[2] <= missed[1]
 
 # %% [markdown]
-# What a photograph adds to the person, light, pose, a hand before the mouth, is another each time and cancels in the
+# What a photograph adds to the person, light, pose, a hand before the mouth, differs each time and cancels in the
 # sum; what stays is the person. So a TAR of templates must never stand beside a TAR of single photographs.
 #
 # ## The row of the table
@@ -528,7 +528,7 @@ assert np.mean(list(within.values())) > across
 # The mean of a list of random strangers hides this: most of such pairs differ in what anybody sees at once. Among
 # people who look alike to the network the false accepts gather, and not evenly. NIST found the like with real people
 # and commercial programs (NISTIR 8280, 2019: false positives differ between groups of people by factors of ten and
-# more). Report FAR by group, or you do not know it. And doubt it by group: ours are 27 people each, too few to say which
+# more). Report FAR by group, or you do not know it. And doubt it by group: ours are some 27 people each, too few to say which
 # group is worst.
 #
 # ## Real faces
@@ -609,7 +609,7 @@ if real:
 # - **Fine**: unlocking your own device, sorting your own album, finding those who enrolled themselves, studying how it
 #   works, on faces that nobody owns.
 #
-# This is a summary by people who write software, from memory, and no legal advice.
+# This is a summary by people who write software, and no legal advice; look the law up where you live.
 
 # %% [markdown]
 # ## Recap

@@ -42,6 +42,7 @@ ul {{ list-style: none; padding: 0 }}</style>
 {}
 </ul></html>
 """
+SPACED = "<style>.jp-RenderedHTMLCommon .highlight { margin-bottom: 1em }</style>"  # a command, and the text under it
 TIME_LIMIT = 1800  # seconds a cell; a busy machine takes several times what the card says
 
 
@@ -193,7 +194,7 @@ def write_pages(scripts, folder):
         page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(HERE)}})
         # Links between notebooks lead from page to page.
         page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)
-        (folder / f"{script.stem}.html").write_text(page)
+        (folder / f"{script.stem}.html").write_text(page.replace("</head>", f"{SPACED}</head>", 1))
         rows.append(f'<li><a href="{script.stem}.html">{title}</a></li>')
     (folder / "index.html").write_text(CONTENTS.format("\n".join(rows)))
     print(f"{len(rows)} pages: {folder / 'index.html'}")

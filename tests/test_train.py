@@ -58,6 +58,7 @@ def test_a_run_leaves_what_it_promises_and_learns(words, tmp_path, capsys):
     training = [line for line in lines if "loss" in line]
     keys = {"step", "epoch", "loss", "lr", "images_per_second", "target_angle", "waiting", "target_angle_histogram"}
     assert all(keys <= line.keys() for line in training)
+    assert all(0 < line["gradient_norm"] < 10_000 for line in training)
     assert training[-1]["loss"] < 0.3 * training[0]["loss"]
     assert training[-1]["target_angle"] < training[0]["target_angle"] - 20
     assert [line["step"] for line in training] == [*range(4, 105, 4), 105]

@@ -45,7 +45,7 @@ config.weight_decay = 5e-4
 config.decay_all = False  # True: decay BN, PReLU and biases as well, as InsightFace does
 config.batch_size = 128  # per process and per backward pass; None = fitted to the data
 config.gradient_acc = 1  # backward passes per step; their gradient is that of the one big batch
-config.max_norm = 5.0  # the backbone's gradient is clipped to this norm; 0 = never
+config.max_norm = 5.0  # the backbone's gradient is clipped to this norm (metrics.jsonl has the one before); 0 = never
 config.num_epoch = 20  # None = fitted to the data
 config.warmup_epoch = 0  # epochs (also fractions) in which the rate climbs from near zero; -1 = none
 config.decay_epoch = None  # [10, 16, 22]: rate x 0.1 at each; None = polynomial down to 0

@@ -2,7 +2,6 @@
 lines that a slider can ask again and again."""
 
 import dataclasses
-import warnings
 from typing import NamedTuple
 
 from arcface_edu.planning.gpus import GIGA, GPUS, LINK_SHARE, time_on
@@ -33,9 +32,7 @@ class Step(NamedTuple):
 def cost_of(network, gpu="v100"):
     """Cost of one rank of the published run of `network` with the seed's classes, by the planner."""
     row = next(row for row in PUBLISHED if (row.gpu, row.network, row.classes) == (gpu, network, SEED_CLASSES))
-    with warnings.catch_warnings():  # PyTorch 2.14 is renaming collectives that the head of that time calls
-        warnings.simplefilter("ignore", FutureWarning)
-        measured = plan_published(row)
+    measured = plan_published(row)
     backward = [op for op in measured.operations if op.phase == "backward"]
     whole, half = (time_on(one, GPUS[gpu]) for one in (measured, dataclasses.replace(measured, operations=backward)))
     images = measured.batch

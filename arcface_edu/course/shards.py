@@ -6,16 +6,14 @@
 Rank 0 tells what happened; its last line is the same as JSON, for a notebook to read.
 """
 
-import argparse
-import json
-
 import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from arcface_edu.errors import ConfigError, speaks_plainly
+from arcface_edu.course.tasks import largest_difference, run_task
+from arcface_edu.errors import speaks_plainly
 from arcface_edu.heads import PartialFC, target_logit
-from arcface_edu.training.distributed import everyones, join_world
+from arcface_edu.training.distributed import everyones
 from arcface_edu.training.row_optim import RowSGD
 
 BATCH = 8  # images per process
@@ -25,20 +23,7 @@ MARGIN, SCALE = (1.0, 0.5, 0.0), 64.0
 
 @speaks_plainly
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="torchrun --nproc_per_node=2 -m arcface_edu.course.shards",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
-    for name, task in TASKS.items():
-        tasks.add_parser(name, help=task.__doc__.splitlines()[0])
-    name = parser.parse_args(argv).task
-    with join_world(timeout_seconds=60) as world:
-        if world.size == 1:
-            raise ConfigError(f"one process has nobody to share with; start with `{parser.prog} {name}`.")
-        result = TASKS[name](world)
-        print(json.dumps(dict(task=name, processes=world.size, **result)))
+    run_task("arcface_edu.course.shards", __doc__, TASKS, argv)
 
 
 def sharded_softmax(embeddings, labels, centres, first_class):
@@ -49,17 +34,17 @@ def sharded_softmax(embeddings, labels, centres, first_class):
     returns: scalar, the mean loss.
     """
     cosine = F.normalize(embeddings) @ F.normalize(centres).T  # (N, c)
-    is_true = labels[:, None] == first_class + torch.arange(len(centres))  # (N, c), a row of it empty on most ranks
+    is_true = labels[:, None] == first_class + torch.arange(len(centres))  # (N, c)
     logits = SCALE * torch.where(is_true, target_logit(cosine, MARGIN), cosine)
 
     with torch.no_grad():
         top = logits.amax(1)  # (N,)
         dist.all_reduce(top, dist.ReduceOp.MAX)  # the first message: what all can subtract
         exps = (logits - top[:, None]).exp()
-        sums = torch.stack([exps.sum(1), (logits * is_true).sum(1)])  # (2, N): only one rank has the true logit
+        sums = torch.stack([exps.sum(1), (logits * is_true).sum(1)])  # one rank has the true logit
         dist.all_reduce(sums)  # the second message
         total, true = sums
-        error = exps / total[:, None] - is_true.float()  # d loss / d logits: softmax minus one at the true class
+        error = exps / total[:, None] - is_true.float()  # d loss / d logits
     logits.backward(error / len(labels))  # back through margin and cosine: nothing of it leaves the process
     dist.all_reduce(embeddings.grad)  # each rank knows what its own classes want of an embedding
     return (top + total.log() - true).mean()
@@ -137,10 +122,6 @@ def draw_batch(size):
     """embeddings (size, D) and labels (size,), the same on every rank"""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(size, DIMENSION, generator=generator), torch.randint(PEOPLE, (size,), generator=generator)
-
-
-def largest_difference(found, expected):
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 TASKS = dict(softmax=softmax, sample=sample)

@@ -13,8 +13,6 @@
 Rank 0 tells what happened; its last line is the same as JSON, for a notebook to read.
 """
 
-import argparse
-import json
 import os
 import warnings
 
@@ -26,11 +24,12 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from arcface_edu.course import faults, traffic
+from arcface_edu.course.tasks import largest_difference, run_task
 from arcface_edu.data.loader import ShuffledBatches
-from arcface_edu.errors import ConfigError, speaks_plainly
+from arcface_edu.errors import speaks_plainly
 from arcface_edu.heads import MarginSoftmax
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import everyones, join_world
+from arcface_edu.training.distributed import everyones
 
 BATCH = 8  # images per process
 PEOPLE, DIMENSION = 20, 128
@@ -38,28 +37,9 @@ PEOPLE, DIMENSION = 20, 128
 
 @speaks_plainly
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="torchrun --nproc_per_node=2 -m arcface_edu.course.workers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
-    tasks.add_parser("all_reduce", help=summary(all_reduce)).add_argument(
-        "--operation", choices=("mean", "sum"), default="mean", help="sum: what it is like to forget the division"
-    )
-    for name in list(TASKS)[1:]:
-        tasks.add_parser(name, help=summary(TASKS[name]))
-    options = vars(parser.parse_args(argv))
-    name = options.pop("task")
-    with join_world(timeout_seconds=60) as world:
-        if world.size == 1:
-            raise ConfigError(f"one process has nobody to talk to; start with `{parser.prog} {name}`.")
-        result = TASKS[name](world, **options)
-        print(json.dumps(dict(task=name, processes=world.size, **result)))
-
-
-def summary(task):
-    return task.__doc__.splitlines()[0]
+    help_of_sum = "sum: what it is like to forget the division"
+    operation = {"--operation": dict(choices=("mean", "sum"), default="mean", help=help_of_sum)}
+    run_task("arcface_edu.course.workers", __doc__, TASKS, argv, all_reduce=operation)
 
 
 class Learner(nn.Module):
@@ -126,10 +106,6 @@ def all_reduce(world, operation="mean"):
     places = everyones((world.rank, machine, world.local_rank))
     found = dict(messages=messages, numbers=len(whole), differences=differences, places=places)
     return dict(operation=operation, equal=equal, **found)
-
-
-def largest_difference(gradient, reference):
-    return ((gradient - reference).abs().max() / reference.abs().max()).item()
 
 
 def remote_calls(world):

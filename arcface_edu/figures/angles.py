@@ -14,6 +14,7 @@ from arcface_edu.figures.style import (
     canvas,
     dress,
     method_color,
+    panels,
     shades,
 )  # fmt: skip
 
@@ -255,12 +256,10 @@ def plot_pairs_by_run(runs, dimension=None):
     """
     if not runs:
         raise DataError("there are no pairs to draw")
-    figure, ax = canvas(size=(7.2, 3.8 * len(runs)))
-    ax.remove()
-    panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
-    for panel, (name, (cosines, is_same, threshold)) in zip(panels, runs.items(), strict=True):
+    figure, axes = panels(len(runs), 1, (7.2, 3.8 * len(runs)), sharex=True, squeeze=False)
+    for panel, (name, (cosines, is_same, threshold)) in zip(axes[:, 0], runs.items(), strict=True):
         plot_pair_angles(cosines, is_same, threshold, panel, dimension, name)
-        if panel is not panels[-1]:
+        if panel is not axes[-1, 0]:
             panel.set_xlabel("")
     return figure
 

@@ -5,7 +5,7 @@ import numpy as np
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.roc import roc, thin
 from arcface_edu.figures.angles import plot_pair_angles
-from arcface_edu.figures.style import FAINT, INK, SAME, canvas, dress
+from arcface_edu.figures.style import FAINT, INK, SAME, canvas, dress, key_above, panels
 
 
 def plot_threshold(cosines, is_same, degrees):
@@ -14,10 +14,11 @@ def plot_threshold(cosines, is_same, degrees):
     cosines: (N,).   is_same: (N,) bools.   degrees: pairs below are accepted.
     returns: Figure of two axes, angles and ROC.   raises: DataError (one kind of pair only).
     """
-    figure, ax = canvas(size=(9.6, 4.2))
-    ax.remove()
-    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    figure, (left, right) = panels(1, 2, (9.6, 4.2), width_ratios=(1.3, 1))
     plot_pair_angles(cosines, is_same, np.cos(np.radians(degrees)), left)
+    left.get_legend().remove()
+    key_above(figure, left)
+    left.set_title(left.get_title(loc="left"), loc="left", pad=8)
     fpr, tpr = thin(*roc(cosines, is_same)[:2])
     accepted, is_same = np.degrees(np.arccos(np.clip(cosines, -1, 1))) < degrees, np.asarray(is_same, dtype=bool)
     far, tar = accepted[~is_same].mean(), accepted[is_same].mean()

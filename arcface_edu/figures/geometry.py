@@ -20,7 +20,9 @@ from arcface_edu.figures.style import (
     SMALL_SIZE,
     canvas,
     dress,
+    key_above,
     method_color,
+    panels,
     shades,
 )  # fmt: skip
 from arcface_edu.heads.margins import target_logit
@@ -82,11 +84,9 @@ def plot_boundaries(margins):
     margins: dict name -> (m1, m2, m3), a panel each.   returns: Figure.   raises: DataError (nothing to draw).
     """
     _some(margins)
-    figure, ax = canvas(size=(2.3 * len(margins) + 0.5, 3.1))
-    ax.remove()
-    panels = figure.subplots(1, len(margins), sharey=True, squeeze=False)[0]
+    figure, axes = panels(1, len(margins), (2.3 * len(margins) + 0.5, 3.1), sharey=True, squeeze=False)
     first = np.linspace(0, 90, 361)  # degrees to the first centre
-    for position, (ax, (name, margin)) in enumerate(zip(panels, margins.items(), strict=True)):
+    for position, (ax, (name, margin)) in enumerate(zip(axes[0], margins.items(), strict=True)):
         needed = seen_angle(first, margin)  # the second centre must be further away than this
         inside = needed <= 90
         color = method_color(name, position)
@@ -100,7 +100,7 @@ def plot_boundaries(margins):
         gap = f"{gaps.min():.0f}° to {gaps.max():.0f}°" if np.ptp(gaps) > 1 else f"{gaps.mean():.0f}° everywhere"
         gap = "none" if gaps.max() < 0.1 else gap
         ax.set(xlim=(0, 90), ylim=(0, 90), xticks=(0, 30, 60, 90), yticks=(0, 30, 60, 90), aspect="equal")
-        dress(ax, f"{name}\ngap: {gap}", "θ₁ to centre 1 (°)", "θ₂ to centre 2 (°)" if ax is panels[0] else "")
+        dress(ax, f"{name}\ngap: {gap}", "θ₁ to centre 1 (°)", "θ₂ to centre 2 (°)" if position == 0 else "")
         ax.set_title(f"{name}\ngap: {gap}", loc="left", fontsize=SMALL_SIZE + 1, color=INK)
     return figure
 
@@ -139,7 +139,7 @@ def plot_arc_and_chord(degrees=50.0, arc=0.5, cut=0.35):
         inside = (logit_at(at, margin) > -1 + 1e-9) & (at < turn_of(margin))
         right.plot(at[inside], (seen_angle(at, margin) - at)[inside], color=METHODS[name], linewidth=2, label=name)
     right.set(xlim=(0, 150), ylim=(0, 62), xticks=range(0, 151, 30))
-    dress(right, "", OWN_ANGLE, "worth of the margin (degrees)", key=True)
+    dress(right, "ArcFace's is worth the same at every angle", OWN_ANGLE, "worth of the margin (degrees)", key=True)
     return figure
 
 
@@ -149,9 +149,7 @@ def plot_probability(scales, classes, margin=(1.0, 0.0, 0.0)):
     scales, classes: numbers, rising; the left panel takes the middle of `classes`, the right one the last of `scales`.
     returns: Figure.
     """
-    figure, ax = canvas(size=(8.4, 3.7))
-    ax.remove()
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = panels(1, 2, (8.4, 3.7), sharey=True)
     count, scale = classes[len(classes) // 2], scales[-1]
     logits = logit_at(ANGLES, margin)
     for s, color in zip(scales, shades(SAME, len(scales)), strict=True):
@@ -164,7 +162,6 @@ def plot_probability(scales, classes, margin=(1.0, 0.0, 0.0)):
     ):
         ax.set(xlim=(0, 120), xticks=range(0, 121, 30), ylim=(-0.02, 1.02))
         dress(ax, title, OWN_ANGLE, "p of the target" if ax is left else "", key=True)
-        ax.title.set_fontsize(11)
     return figure
 
 
@@ -175,9 +172,7 @@ def plot_gradients(margins, scale=64.0, classes=10_000):
     The pull is s * (1 - p) * |d logit / d theta|, in logits per radian.   returns: Figure.   raises: DataError.
     """
     _some(margins)
-    figure, ax = canvas(size=(8.4, 3.9))
-    ax.remove()
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels(1, 2, (8.4, 3.9))
     at = np.linspace(0.5, 179.5, 717)
     for position, (name, margin) in enumerate(margins.items()):
         color, wrong = method_color(name, position), 1 - probability(logit_at(at, margin), scale, classes)
@@ -193,10 +188,9 @@ def plot_gradients(margins, scale=64.0, classes=10_000):
     left.set(xlim=(0, 180), ylim=(-0.2, 4), xticks=range(0, 181, 30))
     right.set(xlim=(0, 180), xticks=range(0, 181, 30))
     right.set_ylim(bottom=0)
-    dress(left, "Factor on the cosine's gradient", OWN_ANGLE, "d logit / d cos θ", key=True)
-    dress(right, f"Pull towards the centre, s = {scale:g}", OWN_ANGLE, "pull (logits per radian)", key=True)
-    for ax in (left, right):
-        ax.title.set_fontsize(11)
+    dress(left, "Factor on the cosine's gradient", OWN_ANGLE, "d logit / d cos θ")
+    dress(right, f"Pull towards the centre, s = {scale:g}", OWN_ANGLE, "pull (logits per radian)")
+    key_above(figure, left)
     return figure
 
 
@@ -206,24 +200,20 @@ def plot_turn(margin, ways):
     ways: dict name -> (steps + 1,) degrees of an embedding after each step.   returns: Figure.   raises: DataError.
     """
     _some(ways)
-    figure, ax = canvas(size=(8.4, 3.7))
-    ax.remove()
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels(1, 2, (8.4, 3.7))
     turn, at = turn_of(margin), np.linspace(90, 180, 721)
     past = at > turn
     left.axvspan(turn, 180, color="#F2F2F2", linewidth=0)
     left.plot(at, logit_at(at, margin), color=DIFFERENT, linewidth=2, label="the formula")
     left.plot(at[past], logit_at(at, margin, "exact")[past], color=SAME, linewidth=2, label="cos θ − m₂ sin m₂")
     left.set(xlim=(90, 180), xticks=range(90, 181, 15))
-    dress(left, f"From {turn:.1f}° on a worse angle is marked better", OWN_ANGLE, "target logit", key=True)
+    dress(left, f"From {turn:.1f}° on, worse is better", OWN_ANGLE, "target logit", key=True)
     for (name, angles), color in zip(ways.items(), (DIFFERENT, SAME, INK), strict=False):
         right.plot(angles, color=color, linewidth=2, label=name, linestyle="--" if color == INK else "-")
     right.axhspan(turn, 180, color="#F2F2F2", linewidth=0)
     right.set(ylim=(0, 183), yticks=range(0, 181, 30))
     right.set_xlim(left=0)
     dress(right, "Where steps lead from there", "step", "angle θ (degrees)", key=True)
-    for ax in (left, right):
-        ax.title.set_fontsize(11)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Arc, Wedge
 
 from arcface_edu.figures.geometry import ANGLES, OWN_ANGLE, logit_at, seen_angle
 from arcface_edu.figures.motion import PEOPLE
-from arcface_edu.figures.style import DIFFERENT, FAINT, INK, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress
+from arcface_edu.figures.style import DIFFERENT, FAINT, INK, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, panels
 from arcface_edu.heads.margins import target_logit
 
 CUBE = np.array(list(itertools.product((-1, 1), repeat=3))) / math.sqrt(3)  # (8, 3), as far apart as eight can look
@@ -32,9 +32,7 @@ def plot_margin_circle(angle=30.0, s=16.0, m1=1.0, m2=0.5, m3=0.0):
     probability = 1 / (1 + math.exp(other - own))
     border = own_up_to(margin)
 
-    figure, ax = canvas(size=(9.2, 3.9))
-    ax.remove()
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    figure, (left, right) = panels(1, 2, (9.2, 3.9), width_ratios=(1.25, 1))
     for start, end, color in ((0, border, SAME), (90 - border, 180, DIFFERENT)):
         if end > start:
             left.add_patch(Wedge((0, 0), 1, start, min(end, 180), color=color, alpha=0.22, linewidth=0))
@@ -56,15 +54,14 @@ def plot_margin_circle(angle=30.0, s=16.0, m1=1.0, m2=0.5, m3=0.0):
     left.axis("off")
     left.set_title(f"It is at {angle:.0f}° (●); the loss sees {seen:.0f}° (○)", loc="left", fontsize=11, color=INK)
 
-    right.plot(ANGLES, logits, color=SAME, linewidth=2, label="own class, with margin")
-    right.plot(ANGLES, s * np.cos(np.radians(ANGLES)), color=SAME, linewidth=1.3, linestyle=":", label="without")
-    right.plot(ANGLES, others, color=DIFFERENT, linewidth=2, label="other class")
+    right.plot(ANGLES, logits, color=SAME, linewidth=2, label="own")
+    right.plot(ANGLES, s * np.cos(np.radians(ANGLES)), color=SAME, linewidth=1.3, linestyle=":", label="no margin")
+    right.plot(ANGLES, others, color=DIFFERENT, linewidth=2, label="other")
     right.axvline(border, color=FAINT, linewidth=1.3, linestyle="--")
     right.plot([angle, angle], [own, other], color=INK, linewidth=1.6)
     right.plot([angle, angle], [own, other], "o", color=INK, markersize=6)
     right.set(xlim=(0, 180), xticks=range(0, 181, 30), ylim=(-2.1 * s, 1.08 * s))
     dress(right, f"p = {probability:.3f}; it wins up to {border:.0f}°", OWN_ANGLE, "logit", key=True)
-    right.title.set_fontsize(11)
     return figure
 
 

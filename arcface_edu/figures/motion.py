@@ -1,6 +1,5 @@
 """Pictures that move: angles sharpening over a run, and a handful of people parting in the plane."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import angle_statistics
 from arcface_edu.figures.angles import BIN, join_lines
-from arcface_edu.figures.style import DPI, FAINT, INK, SAME, TITLE_SIZE, canvas, dress, method_color
+from arcface_edu.figures.style import DPI, FAINT, INK, SAME, TITLE_SIZE, becoming, canvas, dress, method_color
 
 # Paul Tol's "muted" colours, one for each of a few people: they mean nothing but who is who.
 PEOPLE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255")
@@ -124,15 +123,9 @@ def save_animation(animation, path, seconds=6.0):
 
     returns: the Path.   raises: OSError where the folder cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with becoming(path) as beside:
         animation.save(beside, PillowWriter(fps=round(len(list(animation.new_frame_seq())) / seconds, 2)))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def _film(figure, draw, frames):

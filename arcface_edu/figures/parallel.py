@@ -17,8 +17,9 @@ from arcface_edu.figures.style import (
     WAITING,
     canvas,
     dress,
+    panels,
     shades,
-)
+)  # fmt: skip
 
 LANES = {"compute": COMPUTE, "communication": COMMUNICATION, "waiting": WAITING}
 DATA_PARALLEL = "#882255"  # its curve, beside DDP's
@@ -34,25 +35,25 @@ def plot_timeline(timelines, ax=None):
     if not timelines or not all(len(line["steps"]) for line in timelines):
         raise DataError("a timeline needs at least one step of every rank")
     figure, ax = canvas(ax, size=(10, 1.2 + 1.5 * len(timelines)))
-    begin = min(line["steps"][0][0] for line in timelines)
-    end = max(line["steps"][-1][1] for line in timelines)
+    begin = min(line["steps"][0][0] for line in timelines)  # where the clock starts, for who looks on
+    end = max(line["steps"][-1][1] for line in timelines) - begin
     ticks, names = [], []
     for rank, line in enumerate(timelines):
         top = 4.2 * (len(timelines) - 1 - rank)
         for lane, (kind, color) in enumerate(LANES.items()):
             y = top + 2 - lane
-            spans = [(first, last - first) for first, last in line[kind]]
+            spans = [(first - begin, last - first) for first, last in line[kind]]
             edge = dict(edgecolor=INK, linewidth=0.4) if kind == "communication" else {}  # yellow needs one on white
             ax.broken_barh(spans, (y - 0.4, 0.8), facecolors=color, label=kind if rank == 0 else None, **edge)
             ticks.append(y)
             names.append(f"rank {rank}: {kind}" if lane == 0 else kind)
         for name, first, last in line["phases"]:
-            ax.plot([first, first], [top - 0.5, top + 2.9], color=INK, linewidth=0.5, alpha=0.5)
+            ax.plot([first - begin] * 2, [top - 0.5, top + 2.9], color=INK, linewidth=0.5, alpha=0.5)
             short = name.split(": ")[-1]
-            if (last - first) / (end - begin) > 0.011 * len(short):  # else it would run into its neighbour's
-                ax.text((first + last) / 2, top + 2.6, short, ha="center", fontsize=SMALL_SIZE, color=INK)
+            if (last - first) / end > 0.011 * len(short):  # else it would run into its neighbour's
+                ax.text((first + last) / 2 - begin, top + 2.6, short, ha="center", fontsize=SMALL_SIZE, color=INK)
     ax.set_yticks(ticks, names)
-    ax.set_xlim(begin, end)
+    ax.set_xlim(0, end)
     all_of = {kind: sum(total(line[kind]) for line in timelines) for kind in ("hidden", "waiting", "steps", *LANES)}
     title = f"{all_of['waiting'] / all_of['steps']:.0%} of its time a rank waits"
     if all_of["communication"]:
@@ -168,10 +169,9 @@ def plot_ring(contributions):
     """
     contributions = np.asarray(contributions)
     steps, ranks, chunks = contributions.shape
-    figure, ax = canvas(size=(10, 9.4 / steps + 0.75))
-    ax.remove()
+    figure, axes = panels(1, steps, (10, 9.4 / steps + 0.75), sharey=True)
     colors = shades(COMPUTE, ranks)
-    for step, ax in enumerate(figure.subplots(1, steps, sharey=True)):
+    for step, ax in enumerate(axes):
         for rank in range(ranks):
             for chunk in range(chunks):
                 count = int(contributions[step, rank, chunk])
@@ -210,11 +210,9 @@ def plot_scaling(counts, rates, steps, ranks, published):
     counts: (R,) numbers of ranks.   rates: dict way -> (R,) images/s.   steps: dict way -> (compute, waiting, hidden)
     ms of a step of `ranks`.   published: dict words -> [(ranks, images/s)].   returns: Figure.
     """
-    figure, ax = canvas(size=(10, 4.4))
-    ax.remove()
-    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
+    figure, (left, right) = panels(1, 2, (10, 4.4), width_ratios=(5, 4))
     counts = np.asarray(counts)
-    left.plot(counts, counts * next(iter(rates.values()))[0], color=FAINT, linestyle="--", label="nobody ever waits")
+    left.plot(counts, counts * next(iter(rates.values()))[0], color=FAINT, linestyle="--", label="nobody waits")
     for (way, speed), color in zip(rates.items(), (DATA_PARALLEL, COMPUTE), strict=True):
         left.plot(counts, speed, color=color, linewidth=2, label=way)
         left.plot([ranks], np.interp([ranks], counts, speed), "o", color=color, markersize=7)

@@ -1,8 +1,23 @@
 """A head of many classes in pictures: what it holds, how chunks of it are walked over, what was published of it."""
 
+import math
+
 import numpy as np
 
-from arcface_edu.figures.style import COMMUNICATION, COMPUTE, DIFFERENT, FAINT, INK, SAME, SMALL_SIZE, canvas, dress
+from arcface_edu.figures.style import (
+    COMMUNICATION,
+    COMPUTE,
+    DIFFERENT,
+    FAINT,
+    INK,
+    SAME,
+    SMALL_SIZE,
+    canvas,
+    dress,
+    key_above,
+    panels,
+    stack,
+)  # fmt: skip
 from arcface_edu.figures.style import shades as shades_of
 
 GIB = 2**30
@@ -58,14 +73,15 @@ def plot_memory_bars(classes, gpus, batch, rate, limit=80):
         "... and in chunks": head_memory(classes, gpus, batch, rate) | dict(logits=0),
     }
     figure, ax = canvas(size=(7.2, 3.6))
-    for row, held in enumerate(ways.values()):
-        left = 0.0
-        for kind, size in held.items():
-            label = kind if row == 0 else None
-            ax.barh(row, size / GIB, left=left, color=KINDS[kind], edgecolor="white", linewidth=0.8, label=label)
-            left += size / GIB
-        ax.text(left, row, f" {left:,.1f}", va="center", fontsize=SMALL_SIZE, color=INK)
     most = max(sum(held.values()) for held in ways.values()) / GIB
+    gap = 0.012 * most
+    for row, held in enumerate(ways.values()):
+        parts = {kind: size / GIB for kind, size in held.items()}
+        stack(ax, parts, KINDS.values(), y=row, wide=math.inf, key=row == 0)
+        # On a white ground, since the line of the limit may pass behind.
+        ground = dict(facecolor="white", edgecolor="none", pad=1)
+        end = sum(parts.values())
+        ax.text(end + gap, row, f"{end:,.1f}", va="center", fontsize=SMALL_SIZE, color=INK, bbox=ground)
     edge = 1.12 * max(most, 0.02 * limit)
     if limit < edge:
         ax.axvline(limit, color=INK, linewidth=1.4, linestyle="--")
@@ -101,9 +117,7 @@ def plot_published(rows):
     rows: (way, classes, speed, predicted speed, GiB, predicted GiB) each; way: a key of WAYS; speed in images/s.
     returns: Figure.
     """
-    figure, ax = canvas(size=(9.6, 4.2))
-    ax.remove()
-    axes = figure.subplots(1, 2)
+    figure, axes = panels(1, 2, (9.6, 4.2))
     for ax, place, unit in zip(axes, (4, 2), ("GiB of one GPU", "images/s of all GPUs"), strict=True):
         for way, name in WAYS.items():
             some = sorted(row for row in rows if row[0] == way)
@@ -119,7 +133,8 @@ def plot_published(rows):
         ax.set(xscale="log", ylim=(0, None), xticks=counts, xticklabels=[f"{count / 1e6:g} M" for count in counts])
         ax.minorticks_off()
         title = f"{what}: the plan (hollow) is off by {off.mean():.0%} in the mean, {off.max():.0%} at worst"
-        dress(ax, title, "people", unit, key=True)
+        dress(ax, title, "people", unit)
+    key_above(figure, axes[0])
     return figure
 
 

@@ -1,16 +1,6 @@
 """A plan as a picture: what fills a GPU's memory, and what a step's time goes to."""
 
-from arcface_edu.figures.style import (
-    COMMUNICATION,
-    COMPUTE,
-    FAINT,
-    INK,
-    LABEL_SIZE,
-    SMALL_SIZE,
-    canvas,
-    dress,
-    shades,
-)
+from arcface_edu.figures.style import COMMUNICATION, COMPUTE, FAINT, INK, SMALL_SIZE, dress, panels, shades, stack
 
 
 def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
@@ -20,13 +10,11 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
     communication.   name: of the GPU.   overlapped: milliseconds of messages that travel while the GPU computes.
     returns: Figure.
     """
-    figure, ax = canvas(size=(8.4, 5.2))
-    ax.remove()
-    upper, lower = figure.subplots(2, 1)
+    figure, (upper, lower) = panels(2, 1, (8.4, 5.2))
     total = sum(memory.values())
     kinds = {kind: size for kind, size in memory.items() if size >= 0.002 * total}
     colors = [*shades(COMPUTE, max(1, len(kinds) - 2))[::-1], *shades(FAINT, 2)][: len(kinds)]
-    stack(upper, kinds, colors, "{:.1f}", 0.05 * max(limit, total))
+    stack(upper, kinds, colors, form="{:.1f}", wide=0.05 * max(limit, total))
     upper.axvline(limit, color=INK, linewidth=1.6, linestyle="--")
     gap = 0.008 * max(limit, total)
     side = dict(ha="right", x=limit - gap) if limit > 0.6 * total else dict(ha="left", x=limit + gap)
@@ -40,7 +28,7 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
     step = sum(times.values())
     own = {part: time for part, time in times.items() if not part.startswith("messages")}
     colors = dict(zip(own, shades(COMPUTE, len(own))[::-1], strict=True))
-    stack(lower, times, [colors.get(part, COMMUNICATION) for part in times], "{:.0f}", 0.04 * step)
+    stack(lower, times, [colors.get(part, COMMUNICATION) for part in times], wide=0.04 * step)
     lower.set_xlim(0, 1.02 * max(step, 1e-9))
     waiting = sum(time for part, time in times.items() if part not in own)
     title = f"{waiting / step:.0%} of a step waits for messages"
@@ -52,17 +40,3 @@ def plot_plan(memory, limit, times, name="the GPU", overlapped=0.0):
         ax.spines["left"].set_visible(False)
         ax.grid(axis="y", visible=False)
     return figure
-
-
-def stack(ax, parts, colors, form, wide):
-    """One bar of many parts; one as `wide` as its number carries it."""
-    left = 0.0
-    for (name, size), color in zip(parts.items(), colors, strict=True):
-        ax.barh(0, size, left=left, height=0.8, color=color, edgecolor="white", linewidth=0.8, label=name)
-        if size > wide:
-            dark = sum(ax.patches[-1].get_facecolor()[:3]) < 1.7
-            ax.text(
-                left + size / 2, 0, form.format(size), ha="center", va="center", fontsize=LABEL_SIZE,
-                color="white" if dark else INK,
-            )  # fmt: skip
-        left += size

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import DPI, FAINT, INK, LABEL_SIZE, SMALL_SIZE, TITLE_SIZE, canvas, dress, shades
+from arcface_edu.figures.style import DPI, FAINT, INK, LABEL_SIZE, SMALL_SIZE, TITLE_SIZE, canvas, dress, shades, stack
 
 SKIP, PLAIN = "#117733", "#882255"  # with the skip connection, and without
 NOTHING = 1e-9  # a gradient that no optimizer notices
@@ -135,7 +135,7 @@ def plot_losses(losses, chance, ax=None):
         ax.plot(np.arange(len(values)), values, **_line(name), label=name)
     ax.axhline(chance, color=FAINT, linewidth=1.2, linestyle=":")
     steps = max(len(values) for values in losses.values())
-    ax.text(1.01 * steps, chance, "guessing", va="center", fontsize=SMALL_SIZE, color=INK)
+    ax.text(1.02 * steps, 1.02 * chance, "guessing", va="bottom", fontsize=SMALL_SIZE, color=INK)
     ax.set_xlim(right=1.13 * steps)
     learnt = [name for name, values in losses.items() if values[-1] < chance / 4]
     title = f"{len(learnt)} of {len(losses)} stacks learn their few faces by heart: " + ", ".join(learnt)
@@ -208,22 +208,8 @@ def plot_budget(budgets, part):
     names = list(next(iter(budgets.values())))
     colors = [*shades(SKIP, len(names) - 1), PLAIN]
     for row, budget in enumerate(budgets.values()):
-        total, left = sum(budget.values()), 0.0
-        for name, color in zip(names, colors, strict=True):
-            share = 100 * budget[name] / total
-            ax.barh(-row, share, left=left, color=color, edgecolor="white", height=0.66, label=None if row else name)
-            if share > 4:
-                bright = sum(ax.patches[-1].get_facecolor()[:3]) > 1.75
-                ax.text(
-                    left + share / 2,
-                    -row,
-                    f"{share:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=LABEL_SIZE,
-                    color=INK if bright else "white",
-                )
-            left += share
+        shares = {name: 100 * budget[name] / sum(budget.values()) for name in names}
+        stack(ax, shares, colors, y=-row, wide=4, height=0.66, key=row == 0)
     ax.set_yticks(-np.arange(len(budgets)), budgets)
     ax.set_xlim(0, 100)
     told = " and ".join(f"{b[part] / sum(b.values()):.1%} of the {quantity}" for quantity, b in budgets.items())

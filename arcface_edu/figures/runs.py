@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import FAINT, INK, LABEL_SIZE, SAME, canvas, dress, method_color
+from arcface_edu.figures.style import FAINT, INK, LABEL_SIZE, SAME, canvas, dress, method_color, panels
 
 
 def plot_roc(fpr, tpr=None, label="ArcFace", ax=None):
@@ -59,11 +59,9 @@ def plot_curves(training_lines, evaluation_lines=(), method="ArcFace", axes=None
         raise DataError("the run has no training lines to draw: metrics.jsonl holds none")
     lines = [by_step[step] for step in sorted(by_step)]
     steps, losses, angles = (np.array([line[key] for line in lines]) for key in ("step", "loss", "target_angle"))
-    panels = 3 if evaluation_lines else 2
+    rows = 3 if evaluation_lines else 2
     if axes is None:
-        figure, ax = canvas(size=(7.2, 2.5 * panels))
-        ax.remove()
-        axes = figure.subplots(panels, 1, sharex=True)
+        figure, axes = panels(rows, 1, (7.2, 2.5 * rows), sharex=True)
     figure = axes[0].figure
 
     loss_title = f"The loss {_way(losses)} from {_mean(losses, 0):.1f} to {_mean(losses, -1):.1f}"
@@ -123,7 +121,10 @@ def plot_cmc(cmc, ax=None):
         ax.plot(ranks, shares, few, color=color, linewidth=2, markersize=4, label=f"{name}: {shares[0]:.1%} at rank 1")
     lowest = min(shares[0] for shares in curves.values())
     ax.set_ylim(max(0, lowest - 0.25 * (1 - lowest) - 0.01), 1.005)
+    most = max(map(len, curves.values()))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if 5 <= most <= 30:
+        ax.set_xticks([1, *range(5, most + 1, 5)])
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}".replace(".0%", "%"))
     best = max(curves.values(), key=lambda shares: shares[0])
     title = f"The right person comes first in {best[0]:.1%} of the searches"

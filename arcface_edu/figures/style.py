@@ -4,8 +4,8 @@ The figures are plain `matplotlib.figure.Figure` objects, never pyplot's: they n
 In a notebook the last line of a cell shows one, once `%matplotlib inline` has run.
 """
 
-import os
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,13 @@ DPI = 100
 
 def canvas(ax=None, size=(7.2, 4.2)):
     """(figure, ax) to draw into: a new white figure of `size` inches, or the given ax and the figure it stands in."""
-    if ax is not None:
-        return ax.figure, ax
+    return (ax.figure, ax) if ax is not None else panels(1, 1, size)
+
+
+def panels(rows, columns, size, **options):
+    """(figure, axes) of several panels: a new white figure of `size` inches, and what `Figure.subplots` makes of it."""
     figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
-    return figure, figure.add_subplot()
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def dress(ax, title="", x="", y="", key=False):
@@ -57,6 +60,27 @@ def dress(ax, title="", x="", y="", key=False):
         )  # fmt: skip
         pad += 18 * -(-len(labels) // columns)
     ax.set_title(textwrap.fill(title, int(characters_across(ax))), loc="left", fontsize=TITLE_SIZE, color=INK, pad=pad)
+
+
+def key_above(figure, ax):
+    """One key over all panels of a figure, of the labels in one of them."""
+    lines, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        lines, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=SMALL_SIZE, labelcolor=INK,
+        handlelength=1.4, columnspacing=1.4,
+    )  # fmt: skip
+
+
+def stack(ax, parts, colors, y=0, form="{:.0f}", wide=0.0, height=0.8, key=True):
+    """One bar of many parts; one as `wide` as its number carries it.  parts: dict name -> length.  key: name them."""
+    left = 0.0
+    for (name, size), color in zip(parts.items(), colors, strict=True):
+        label = name if key else None
+        ax.barh(y, size, left=left, height=height, color=color, edgecolor="white", linewidth=0.8, label=label)
+        if size > wide:
+            ink = "white" if sum(to_rgb(color)) < 1.75 else INK
+            ax.text(left + size / 2, y, form.format(size), ha="center", va="center", fontsize=LABEL_SIZE, color=ink)
+        left += size
 
 
 def characters_across(ax):
@@ -82,12 +106,22 @@ def save(figure, path):
 
     returns: the Path.   raises: OSError where the folder cannot be written.
     """
+    with becoming(path) as beside:
+        figure.savefig(beside, dpi=figure.dpi)
+    return Path(path)
+
+
+@contextmanager
+def becoming(path):
+    """A hidden file beside `path` to write into, which takes its name once all is written.
+
+    What a killed process leaves of it, the next one writes over.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    beside = path.with_name(f".{path.name}")
     try:
-        figure.savefig(beside, dpi=figure.dpi)
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    return path

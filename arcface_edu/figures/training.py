@@ -7,7 +7,7 @@ from matplotlib.ticker import NullFormatter
 from arcface_edu.errors import DataError
 from arcface_edu.figures.angles import plot_target_angles
 from arcface_edu.figures.runs import plot_curves
-from arcface_edu.figures.style import INK, LABEL_SIZE, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, method_color
+from arcface_edu.figures.style import INK, LABEL_SIZE, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, method_color, panels
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,10 +37,10 @@ def plot_number_formats(gradients, power=0, ax=None):
     for edge in (smallest, largest):
         ax.axvline(edge, color=INK, linewidth=1, linestyle=":")
     ax.set(xlim=(left, right), ylim=(0, top * 1.5), yticks=[])
-    ax.set_xticks(range(left, right + 1, 12), [f"2^{number}" for number in range(left, right + 1, 12)])
+    ax.set_xticks(range(left, right + 1, 12), [f"$2^{{{number}}}$" for number in range(left, right + 1, 12)])
     zero = np.mean(powers < smallest - 1)  # below half the smallest number, rounding gives 0
     thin, infinite = np.mean((powers < normal) & (powers >= smallest - 1)), np.mean(powers > largest)
-    title = f"Times 2^{power:g}, fp16 makes {zero:.2%} zero and {infinite:.2%} infinite, and blurs {thin:.1%}"
+    title = f"Times $2^{{{power:g}}}$, fp16 makes {zero:.2%} zero and {infinite:.2%} infinite, and blurs {thin:.1%}"
     dress(ax, title, "size of a gradient (pale: fewer and fewer digits)", "share")
     return figure
 
@@ -79,9 +79,7 @@ def plot_run(lines):
     """
     if not lines:
         raise DataError("the run has logged nothing yet")
-    figure, ax = canvas(size=(7.2, 7.2))
-    ax.remove()
-    axes = figure.subplots(3, 1)
+    figure, axes = panels(3, 1, (7.2, 7.2))
     axes[0].sharex(axes[1])
     plot_curves(lines, axes=axes[:2])
     counts = np.array([line["target_angle_histogram"] for line in lines])
@@ -99,9 +97,7 @@ def plot_clinic(courses, knows_nothing):
     """
     if not courses:
         raise DataError("there is no run to draw")
-    figure, ax = canvas(size=(1.9 * len(courses) + 0.5, 5.2))
-    ax.remove()
-    axes = figure.subplots(3, len(courses), sharex=True, sharey="row", squeeze=False)
+    figure, axes = panels(3, len(courses), (1.9 * len(courses) + 0.5, 5.2), sharex=True, sharey="row", squeeze=False)
     healthy = next(iter(courses.values()))
     kinds = (("loss", method_color("ArcFace")), ("angle (degrees)", SAME), ("gradient (log)", "#882255"))
     for column, (name, course) in enumerate(courses.items()):

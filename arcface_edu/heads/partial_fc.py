@@ -16,6 +16,10 @@ from arcface_edu.heads.softmax import MarginSoftmax, check_labels
 
 BLOCK = 1024  # classes whose first centres come from one random generator
 
+# torch 2.14 warns of the old names of these two; torch 2.9 knows no others.
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class PartialFC(MarginSoftmax):
     """`MarginSoftmax` sharded by class over the default process group (Partial FC, arXiv 2010.05222 and 2203.15565).
@@ -162,7 +166,7 @@ class GatherBatch(torch.autograd.Function):
             return grad, None, None
         padded = pad_sequence(grad.split(ctx.sizes), batch_first=True)  # (world, longest, ...)
         own = torch.empty_like(padded[0])
-        dist.reduce_scatter_tensor(own, padded.flatten(0, 1))
+        reduce_scatter(own, padded.flatten(0, 1))
         return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None, None
 
 
@@ -172,7 +176,7 @@ def gather_rows_later(local, sizes):
     padded = local.new_zeros(longest, *local.shape[1:])
     padded[: len(local)] = local
     everyone = local.new_empty(longest * len(sizes), *local.shape[1:])
-    work = dist.all_gather_into_tensor(everyone, padded, async_op=True)
+    work = all_gather(everyone, padded, async_op=True)
 
     def arrived():
         work.wait()

@@ -29,6 +29,7 @@ class Learner:
     device: torch.device
     dtype: torch.dtype
     max_norm: float
+    gradient_norm: torch.Tensor | None = None  # (), of the network's last gradient before it was clipped
 
     def ready_for(self, images):
         """Training mode for so many images. BN cannot normalise one alone: it takes its running statistics then."""
@@ -61,7 +62,7 @@ class Learner:
             self.scaler.unscale_(self.optimizer)
             if self.max_norm:
                 trained = [p for p in self.model.parameters() if p.requires_grad]
-                torch.nn.utils.clip_grad_norm_(trained, self.max_norm)
+                self.gradient_norm = torch.nn.utils.clip_grad_norm_(trained, self.max_norm)
             scale = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
             self.scaler.update()

@@ -16,7 +16,8 @@ class Meter:
     """Averages of the steps since the last line of the log. Its sums stay on the device: adding makes nothing wait."""
 
     def __init__(self, device):
-        self.sums = torch.zeros(2, device=device)  # of loss * images, of target angles in degrees
+        # Of loss * images, of target angles in degrees; of gradient norms, and how many they were.
+        self.sums = torch.zeros(4, device=device)
         self.histogram = torch.zeros(BINS, device=device)  # of target angles
         self.reset()
 
@@ -31,9 +32,15 @@ class Meter:
     def add(self, loss, target_cosine):
         """One backward pass: its mean loss (scalar), and the cosines (B,) of the true classes without margin."""
         angles = target_cosine.clamp(-1, 1).acos().rad2deg()
-        self.sums += torch.stack([loss * len(angles), angles.sum()])
+        self.sums[:2] += torch.stack([loss * len(angles), angles.sum()])
         self.histogram += torch.histc(angles, BINS, 0, 180)
         self.images += len(angles)
+
+    def add_norm(self, norm):
+        """One update: the norm of the network's gradient, the same on all ranks; None where nothing is clipped."""
+        if norm is not None:
+            self.sums[2] += norm
+            self.sums[3] += 1
 
     def everyones(self):
         """Sums, histogram and number of images of all ranks together; every rank has to call it."""
@@ -43,12 +50,13 @@ class Meter:
     def line(self):
         """The averages over all ranks, as numbers; every rank has to call it."""
         sums, histogram, images = self.everyones()
-        loss, angle = (sums / max(1, images)).tolist()
+        loss, angle, norm, updates = sums.tolist()
         seconds = time.perf_counter() - self.began
         return dict(
-            loss=loss,
+            loss=loss / max(1, images),
             images_per_second=round(images / seconds, 1),
-            target_angle=angle,
+            target_angle=angle / max(1, images),
+            **(dict(gradient_norm=norm / updates) if updates else {}),
             waiting=round(self.waited / seconds, 4),
             target_angle_histogram=[int(count) for count in histogram.tolist()],
         )

@@ -3,7 +3,7 @@
 import pytest
 
 from arcface_edu.config import load_config
-from arcface_edu.course.checks.training import check_rate
+from arcface_edu.course.checks.training import PATIENTS, behind_letters, check_diagnoses, check_rate
 from arcface_edu.training.optim import Schedule
 
 STEPS = 5_179_510 // 1024  # of an epoch
@@ -42,3 +42,23 @@ def test_the_check_and_this_test_mean_the_same_schedule():
     config = load_config("ms1mv3_r50")
     schedule = Schedule.of(config, config.num_image, 8)
     assert all(abs(schedule.rate(step) - right(step)) < 1e-12 for step in range(0, schedule.total_steps, 997))
+
+
+def test_five_diagnoses(capsys):
+    assert check_diagnoses(PATIENTS) is True
+    swapped = PATIENTS | dict(C=PATIENTS["A"], A=PATIENTS["C"])
+    for answers, words in (
+        (dict.fromkeys("ABCDE", ""), "Nothing is diagnosed"),
+        (dict(A="flu"), '"flu" is none'),
+        (swapped, "3 of 5 are right. Look at A"),
+        (dict(B="margin 1.5"), "1 of 5"),
+    ):
+        assert check_diagnoses(answers) is False
+        assert words in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_letters_hide_names_and_the_healthy_run_comes_first():
+    courses = {name: (name, "angle", "norm", "error") for name in ["rate too low", "healthy", *PATIENTS.values()]}
+    shown = behind_letters(courses)
+    assert list(shown) == ["healthy", *"ABCDE"]
+    assert shown["healthy"] == ("healthy", "angle", "norm") and shown["A"][0] == PATIENTS["A"]

@@ -212,6 +212,17 @@ def test_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == whole and [p.name for p in path.parent.iterdir()] == ["sheet.png"]
 
 
+def test_what_a_killed_process_left_is_written_over(tmp_path):
+    written = []
+    for _ in range(2):
+        files = style.becoming(tmp_path / "sheet.png")
+        written.append(files.__enter__())  # killed here: it never comes to the end
+        written[-1].write_bytes(b"half")
+    assert written[0] == written[1] and written[0].name.startswith(".")
+    style.save(contact_sheet([[noise_face(0)]]), tmp_path / "sheet.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
+
+
 @pytest.mark.parametrize(
     ("draw", "says"),
     [

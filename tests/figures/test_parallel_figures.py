@@ -86,7 +86,7 @@ def test_scaling_tells_the_speed_and_the_share_of_waiting():
     assert title(figure, 0) == "4 ranks: 390 images/s by DDP"
     assert title(figure, 1) == "20% of a step under DDP is waiting"
     key = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert key == ["nobody ever waits", "DataParallel", "DDP", "published"]
+    assert key == ["nobody waits", "DataParallel", "DDP", "published"]
     ideal, *_ = figure.axes[0].get_lines()
     assert ideal.get_ydata().tolist() == [100, 200, 400, 800]
     hidden = [bar for bar in figure.axes[1].patches if bar.get_facecolor()[:3] == to_rgb(style.COMMUNICATION)]

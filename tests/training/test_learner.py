@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from arcface_edu.config import load_config
 from arcface_edu.training.distributed import World
 from arcface_edu.training.learner import build_learner
+from arcface_edu.training.metrics import Meter
 
 CPU = torch.device("cpu")
 
@@ -90,12 +91,26 @@ def test_a_step_waits_for_nothing_that_the_device_computes(words, monkeypatch):
     learner = build_learner(small(*words), 10, CPU, torch.bfloat16)
     images, labels = torch.randn(4, 3, 112, 112), torch.arange(4)
     learner.ready_for(4)
+    meter = Meter(CPU)
     with NoReading():
         loss = learner.loss(images, labels)
         learner.backward(loss)
         learner.update()
+        meter.add(loss.detach(), learner.head.target_cosine)
+        meter.add_norm(learner.gradient_norm)
         with pytest.raises(AssertionError, match="waits for the device"):
             loss.item()
+
+
+def test_the_gradient_norm_is_that_before_clipping():
+    learner = build_learner(small("max_norm=0.01", "amp_dtype=fp16"), 10, CPU, torch.float16)
+    learner.scaler.scale(torch.zeros(()))
+    learner.scaler.update(16.0)  # the norm is that of the gradient without this
+    learner.backward(learner.loss(torch.randn(4, 3, 112, 112), torch.arange(4)))
+    squares = sum(p.grad.double().square().sum() for p in learner.model.parameters() if p.grad is not None)
+    assert learner.update()
+    assert learner.gradient_norm.item() == pytest.approx(squares.sqrt().item() / 16, rel=1e-3)
+    assert learner.gradient_norm > 0.01
 
 
 def test_data_parallel_says_why_it_stays_out(capsys):

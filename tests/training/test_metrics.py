@@ -22,6 +22,21 @@ def test_meter_averages_over_images_not_over_batches():
     assert [i for i, count in enumerate(histogram) if count] == [0, 15, 45, 89]
 
 
+def test_the_mean_gradient_norm_of_an_interval_is_told_where_there_is_one():
+    meter = Meter(torch.device("cpu"))
+    meter.add(torch.tensor(2.0), torch.tensor([0.5, 0.5]))
+    meter.add_norm(None)
+    assert "gradient_norm" not in meter.line()
+    for norm in (1.0, 2.0, 6.0):  # updates, each of one or more backward passes
+        meter.add(torch.tensor(2.0), torch.tensor([0.5, 0.5]))
+        meter.add_norm(torch.tensor(norm))
+    resumed = Meter(torch.device("cpu"))
+    resumed.load_state_dict(meter.state_dict())
+    assert meter.line()["gradient_norm"] == resumed.line()["gradient_norm"] == 3.0
+    meter.reset()
+    assert "gradient_norm" not in meter.line()
+
+
 def test_meter_goes_on_after_an_interruption():
     whole, first, second = (Meter(torch.device("cpu")) for _ in range(3))
     for meter in (whole, first):

@@ -1,9 +1,42 @@
-"""Checks for the notebook about a training run."""
+"""Checks for the notebook about a training run: the rate of a step, and what ails five runs."""
 
 from arcface_edu.config import load_config
 from arcface_edu.training.optim import Schedule
 
 GPUS = 8
+PATIENTS = dict(A="far too high", B="margin 1.5", C="labels shuffled", D="rate too low", E="rate too high")
+LOOK_AT = dict(
+    A="its angle looks splendid. And its loss, beside that of one who knows nobody at this angle?",
+    B="apart from its loss it is as in health. What adds to a loss and changes no gradient?",
+    C="its loss comes down to the dashed line and its angle stays at 90°. What can nobody learn?",
+    D="it learns, slowly. Is its gradient longer or shorter than in health?",
+    E="it hardly learns, with a gradient a tenth as long as in health. What makes weights long?",
+)
+
+
+def behind_letters(courses):
+    """The runs of a clinic under letters instead of names; the healthy one comes first, under its own.
+
+    courses: dict name -> (loss, angle, norm, ...).   returns: dict name or letter -> (loss, angle, norm).
+    """
+    names = dict(healthy="healthy") | PATIENTS
+    return {letter: courses[name][:3] for letter, name in names.items()}
+
+
+def check_diagnoses(answers):
+    """Hold a dict letter -> name against the runs.  returns: whether all are right; prints what to look at, if not."""
+    wrong = [letter for letter, name in PATIENTS.items() if answers.get(letter) != name]
+    strange = [name for name in answers.values() if name and name not in PATIENTS.values()]
+    if not any(answers.values()):
+        print("Nothing is diagnosed yet: write a name for each letter.")
+    elif strange:
+        print(f'Not yet: "{strange[0]}" is none of the patients: {", ".join(sorted(PATIENTS.values()))}.')
+    elif wrong:
+        right = len(PATIENTS) - len(wrong)
+        print(f"{right} of {len(PATIENTS)} are right. Look at {wrong[0]} again: {LOOK_AT[wrong[0]]}")
+    else:
+        print("Right, all five.")
+    return not wrong
 
 
 def check_rate(rate):
