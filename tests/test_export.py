@@ -194,7 +194,9 @@ def test_every_family(network, pairs):
 def test_sentences(run, written, pairs, tmp_path, monkeypatch, capsys):
     assert "add --onnx FILE" in fails(capsys, run)
     assert "face.onnx is an ONNX graph already" in fails(capsys, written, "--onnx", tmp_path / "y.onnx")
-    assert "does not exist; name a run's folder" in fails(capsys, tmp_path / "no", "--onnx", tmp_path / "y.onnx")
+    assert "does not exist; name a run's or a model's folder" in fails(
+        capsys, tmp_path / "no", "--onnx", tmp_path / "y.onnx"
+    )
     assert "it fits r10 with 32" in fails(capsys, run / "model.pt", "--onnx", tmp_path / "y.onnx", "--network", "r18")
     with monkeypatch.context() as missing:
         missing.setitem(sys.modules, "onnxscript", None)
