@@ -10,7 +10,6 @@ Photographs are read a batch at a time. What cannot be read is named and left ou
 """
 
 import argparse
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from arcface_edu.data.folder import IMAGE_SUFFIXES, natural_order, read_photo, tell_broken
+from arcface_edu.data.folder import photographs_in, read_photo, tell_broken
 from arcface_edu.data.images import decode, fit
 from arcface_edu.data.recordio import written_beside
 from arcface_edu.errors import ConfigError, CorruptRecord, DataError, speaks_plainly
@@ -55,24 +54,6 @@ def main(arguments=None):
         np.save(file, rows)
         lines.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
     print(f"{options.output}: {len(rows):,} rows of {rows.shape[1]} numbers, by {network}; their names in {beside}")
-
-
-def photographs_in(place, broken):
-    """Paths of the photographs that a file or folder stands for, the folders in it included, in natural order.
-
-    broken: list to which a sentence is added for each file whose name is not that of an image.
-    """
-    if not place.is_dir():
-        return [place]
-
-    def refused(error):
-        broken.append(f"{error.filename}: cannot be read ({error.strerror}); left out.")
-
-    found = [Path(folder) / name for folder, _, names in os.walk(place, onerror=refused) for name in names]
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(place).parts)]
-    found.sort(key=lambda path: [natural_order(part) for part in path.parts])
-    broken += [f"{path}: no image, by its name; left out." for path in found if not _is_image(path)]
-    return [path for path in found if _is_image(path)]
 
 
 def embed_files(model, paths, raw=False, batch_size=128):
@@ -127,10 +108,6 @@ def check_finite(embeddings, names):
     if wrong.any():
         name = names[wrong.nonzero()[0].item()]
         raise DataError(f"{name}: its embedding is zero or not finite; the weights are broken: try others.")
-
-
-def _is_image(path):
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def build_parser():

@@ -192,8 +192,7 @@ def results_section(results):
     table = "\n".join(f"| {' | '.join(map(cell, row))} |" for row in rows)
     return (
         f"| data | measure | value | | file of the run |\n|---|---|---|---|---|\n{table}\n\n"
-        "TAR: the share of same-person pairs that is accepted at a threshold which lets in the share FAR of the pairs of\n"
-        "strangers."
+        "TAR: the share of same-person pairs that is accepted at a threshold which lets in the share FAR of strangers."
     )
 
 
