@@ -201,8 +201,9 @@ def build_parser():
 
     a = add(align, "turn each photo so that its face lies as networks know it, by five points, into 112x112 PNGs")
     a("photos", type=Path, help="folder of photos, with folders in it or without")
-    a("landmarks", type=Path, help=f"table, CSV, with a header and a line a photo: {' '.join(HEADER)}; the path is that "
-      "within the folder; pixels of the upright photo; left is left as the viewer sees it")  # fmt: skip
+    columns = " ".join(HEADER)
+    a("landmarks", type=Path, help=f"CSV with a header and a line a photo: {columns}; the path is that in the folder, "
+      "pixels are those of the upright photo, left is left as the viewer sees it")  # fmt: skip
     a("out", type=Path, help="folder to write, with the same folders in it")
     a("--overwrite", action="store_true", help="write into a folder that holds something")
 

@@ -53,7 +53,8 @@ class Columns(nn.Module):
 class Mtcnn:
     """`detector(image)` -> boxes (N, 4), points (N, 5, 2), in pixels, float32; the largest face first.
 
-    image: uint8 (3, H, W) RGB.   Points stand in the order of `data.align.TEMPLATE`.   raises: ConfigError (no weights).
+    image: uint8 (3, H, W) RGB.   Points stand in the order of data.align's TEMPLATE.
+    To make one raises ConfigError where the weights are not installed.
     """
 
     def __init__(self):

@@ -12,6 +12,12 @@ from arcface_edu.errors import DataError
 from arcface_edu.evaluation.verification import embed
 from arcface_edu.models.weights import IN_FOLDERS, is_published
 
+KEYS = {  # of a config that somebody else may have written: what is taken for a value
+    "network": lambda value: isinstance(value, str),
+    "embedding_size": lambda value: isinstance(value, int) and 0 < value <= 65536,
+    "rec": lambda value: isinstance(value, str),
+}
+
 
 def find_weights(subject):
     """(file of weights, config or {}, folder for results) of a file, or of the folder of a run or a published model."""
@@ -35,8 +41,7 @@ def read_config(path, weights):
         config = json.loads(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}): restore it, or name {weights} itself.") from None
-    kinds = {"network": str, "embedding_size": int, "rec": str}
-    if not isinstance(config, dict) or not all(isinstance(config.get(k), (t, type(None))) for k, t in kinds.items()):
+    if not isinstance(config, dict) or not all(fits(config[key]) for key, fits in KEYS.items() if config.get(key)):
         raise DataError(f"{path} is not the config of a run or a model: restore it, or name {weights} itself.")
     return config
 

@@ -67,4 +67,4 @@ def is_model_folder(folder):
 def check_license(license_id):
     """Raise ConfigError for what cannot be one of the hub's words for a licence."""
     if license_id is not None and not license_id.replace("-", "").replace(".", "").isalnum():
-        raise ConfigError(f'--license "{license_id}" is no word for a licence: wanted is one as mit, cc-by-nc-4.0.')
+        raise ConfigError(f"--license {license_id!r} is no word for a licence: wanted is one as mit, cc-by-nc-4.0.")

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 
 import numpy as np
 import pytest
@@ -89,8 +90,8 @@ def test_every_command_takes_the_folder_as_it_takes_the_run(run, pairs, drawn, t
     for subject in (run, tmp_path / "face"):
         (finding,) = evaluate.main([str(word) for word in (subject, "--pairs", pairs)])
         found.append(finding.numbers)
-        angles.main([str(word) for word in (subject / "model.pt" if subject == run else subject, "--faces", drawn,
-                                            "--photos", 3)])  # fmt: skip
+        weights = subject if subject != run else shutil.copy(run / "model.pt", tmp_path / "bare.pt")
+        angles.main([str(word) for word in (weights, "--faces", drawn, "--photos", 3)])
         tables.append(json.loads((tmp_path / "runs" / "angles" / "angles.json").read_text())["trained"].popitem()[1])
         command = runpy.run_module("arcface_edu.embed", run_name="the command")["main"]
         command([str(subject), str(tmp_path / "photo.jpg"), "-o", str(tmp_path / "x.npy")])
@@ -184,7 +185,8 @@ def test_sentences(run, pairs, tmp_path, capsys):
         said = fails(capsys, evaluate.main, tmp_path / "face", "--pairs", pairs)
         assert "model.safetensors cannot be read as weights" in said
     weights.write_bytes(whole)
-    for content in ("[]", '{"network": ["r10"]}', '{"embedding_size": "many"}', '"r10"', '{"rec": 3}'):
+    sizes = ('{"embedding_size": 1e12}', '{"embedding_size": 1000000000000}', '{"embedding_size": -1}')
+    for content in ("[]", '"r10"', '{"network": ["r10"]}', '{"embedding_size": "many"}', '{"rec": 3}', *sizes):
         config.write_text(content)
         assert "is not the config of a run" in fails(capsys, evaluate.main, tmp_path / "face", "--pairs", pairs)
     config.write_text("{")
