@@ -134,7 +134,7 @@ def test_align_makes_what_pack_takes(photos, tmp_path, capsys):
 
 def test_detect_writes_the_table_of_align(photos, tmp_path, capsys, monkeypatch):
     found = torch.from_numpy(np.stack([TEMPLATE, TEMPLATE + 1]))
-    monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found if image.max() > 40 else found[:0]))
+    monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found if image.max() > 30 else found[:0]))
     said = run(capsys, "detect", photos, tmp_path / "points.csv")
     assert "points in 35 of 40 photographs" in said.out and "35 of them show several faces" in said.out
     assert "s1/0.jpg: no face was found" in said.err

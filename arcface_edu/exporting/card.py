@@ -169,7 +169,7 @@ def data_section(config):
         return "What it was trained on is not known: the weights came without the config of their run."
     counts = [f"{config[key]:,} {what}" for key, what in (("num_classes", "people"), ("num_image", "photographs"))
               if config.get(key)]  # fmt: skip
-    told = f"Trained on `{config['rec']}`{': ' if counts else ''}{' in '.join(counts)}."
+    told = f"Trained on `{cell(config['rec'])}`{': ' if counts else ''}{' in '.join(counts)}."
     if config["rec"].startswith(f"drawn_{config.get('draw_identities')}x"):
         told += "\nThese people do not exist: they were drawn. Real photographs it has never seen."
     return told

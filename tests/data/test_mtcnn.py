@@ -1,6 +1,7 @@
 """The detector against faces whose points are known, because they were drawn there."""
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from arcface_edu.data import mtcnn
-from arcface_edu.data.align import TEMPLATE
+from arcface_edu.data.align import TEMPLATE, similarity
 from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode
 from arcface_edu.errors import ConfigError
+
+ORL = Path(__file__).parents[2] / "data" / "orl"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,19 @@ def test_the_points_are_where_the_face_was_drawn(detector, portraits):
         assert boxes.shape == (len(points), 4) and points.shape[1:] == (5, 2)
         wrong.append(np.abs(points[0].numpy() - TEMPLATE - [60, 40]).max() if len(points) else np.inf)
     assert np.median(wrong) < 5 and np.mean(np.array(wrong) < 10) > 0.8  # of eyes that are 35 pixels apart
+
+
+@pytest.mark.skipif(not ORL.is_dir(), reason="needs real faces: python -m arcface_edu.course.orl")
+def test_real_photographs(detector):
+    """AT&T/ORL: one face in each, whose points lie as those of a face seen from the front do, but for its pose."""
+    off = []
+    for person in range(1, 41):
+        path = ORL / f"s{person}" / "1.pgm"
+        _, points = detector(decode(path.read_bytes(), path))
+        assert len(points) == 1
+        moved = similarity(points[0].numpy(), TEMPLATE)
+        off.append(np.linalg.norm(points[0].numpy() @ moved[:, :2].T + moved[:, 2] - TEMPLATE, axis=1).mean())
+    assert np.median(off) < 4 and max(off) < 10
 
 
 def test_a_larger_picture_has_its_points_further_apart(detector, portraits):

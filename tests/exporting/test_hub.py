@@ -160,6 +160,18 @@ def test_what_is_not_known_is_not_claimed(run, tmp_path, capsys):
     assert "What it was trained on is not known" in card and "How it was trained is not known" in card
 
 
+def test_names_of_any_kind_stay_within_their_places(run, tmp_path):
+    rec = 'faces: #1 | "best" \udce9\n---\nlicense: mit'
+    (run / "config.json").write_text(json.dumps(CONFIG | {"rec": rec, "loss": "a|b"}))
+    (run / "metrics.jsonl").write_text(json.dumps(LATE | {"pairs": "x | y: [z]"}) + "\n")
+    hub(run, "--hub", tmp_path / 'it\'s "mine": #1')
+    card = (tmp_path / 'it\'s "mine": #1' / "README.md").read_text()
+    fields, (result,) = front_matter(card)
+    assert fields["license"] == "unknown" and fields["datasets"] == [rec.replace("\udce9", "?")]
+    assert result["dataset"]["name"] == "x | y: [z]"
+    assert "| x \\| y: [z] | accuracy | 93.17 % |" in card and '| `loss` | "a\\|b" |' in card
+
+
 def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
