@@ -77,7 +77,7 @@ def align(options):
         raise DataError(f"no face was aligned: {options.landmarks} names no photograph of {options.photos} rightly.")
     print(f"{options.out}: {faces:,} faces of 112x112, as PNG; `pack` and training take the folder.")
     if without := {str(path.relative_to(options.photos)) for path in photographs} - points.keys():
-        print(f"{len(without):,} photographs have no points in {options.landmarks}, as {min(without)}.")
+        print(f"without points in {options.landmarks}: {len(without):,} photographs, as {min(without)}.")
 
 
 def photos_of(folder, left_out):

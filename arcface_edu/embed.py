@@ -28,7 +28,7 @@ from arcface_edu.evaluation.verification import IMAGE_SIZE, embed
 from arcface_edu.models.weights import load_model
 from arcface_edu.training.precision import choose_device
 
-READERS = 4  # threads that read and decode a batch
+READERS = 4  # threads that read and decode
 
 
 @speaks_plainly
@@ -38,6 +38,9 @@ def main(arguments=None):
         raise ConfigError(f"the rows are written as .npy: name {options.output.with_suffix('.npy')} with -o.")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size {options.batch_size}: a batch has one photograph at least.")
+    beside = options.output.with_suffix(".txt")
+    if beside.exists() and not options.output.exists():
+        raise DataError(f"{beside} is there, and no {options.output.name} that it belongs to: choose another name.")
     weights, config, _ = find_weights(options.subject)
     broken = []
     paths = [path for place in options.photographs for path in photographs_in(place, broken)]
@@ -49,11 +52,10 @@ def main(arguments=None):
     )
     model = model.to(choose_device(options.device))
     rows, names = embed_files(model, paths, raw=options.raw, batch_size=options.batch_size)
-    beside = options.output.with_suffix(".txt")
     with written_beside(options.output) as file, written_beside(beside) as lines:  # both are there, or neither
         np.save(file, rows)
         lines.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
-    print(f"{options.output}: {len(rows):,} rows of {rows.shape[1]} numbers, by {network}; their names in {beside}")
+    print(f"{options.output}: {len(rows):,} rows of {rows.shape[1]} numbers, by {network}; names in {beside}")
 
 
 def embed_files(model, paths, raw=False, batch_size=128):
@@ -61,15 +63,15 @@ def embed_files(model, paths, raw=False, batch_size=128):
 
     raw: True = of the photographs alone, not normalised; else those of the mirrors added, at length 1.
     returns: float32 (N, D), list of N paths.   raises: DataError (none can be read, an embedding that is not finite).
-    At any time a batch of photographs is in memory; what is kept of each is its row.
+    In memory are never more photographs than those of two batches, at 112 x 112; what is kept of each is its row.
     """
     rows, names, broken, others = [], [], [], 0
-    with ThreadPoolExecutor(READERS) as readers, tqdm(total=len(paths), desc="embedding", unit="img") as bar:
-        for start in range(0, len(paths), batch_size):
-            batch, faces = paths[start : start + batch_size], []
-            for path, read in [(path, readers.submit(read_face, path)) for path in batch]:
+    with tqdm(total=len(paths), desc="embedding", unit="img") as bar:
+        for batch in read_ahead(paths, batch_size):
+            faces = []
+            for path, reading in batch:
                 try:
-                    face, size = read.result()
+                    face, size = reading.result()
                 except CorruptRecord as error:
                     broken.append(str(error))
                     continue
@@ -86,11 +88,24 @@ def embed_files(model, paths, raw=False, batch_size=128):
         raise DataError(f"none of the {len(paths):,} photographs can be read: name others.")
     if others:
         print(
-            f"arcface_edu: {others:,} of {len(names):,} photographs are not {IMAGE_SIZE}x{IMAGE_SIZE} and were fitted "
-            f"into that. A network knows faces in one place: `python -m arcface_edu.dataset align` puts them there.",
+            f"arcface_edu: {others:,} of {len(names):,} photographs had another size than {IMAGE_SIZE}x{IMAGE_SIZE} "
+            f"and were fitted into it. A network knows faces in one place: `python -m arcface_edu.dataset align` puts "
+            f"them there.",
             file=sys.stderr,
         )
     return np.concatenate(rows), names
+
+
+def read_ahead(paths, batch_size):
+    """Yield batches of (path, future of what `read_face` gives), each while the next one is being read."""
+    ready = []
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(paths), batch_size):
+            reading = [(path, readers.submit(read_face, path)) for path in paths[start : start + batch_size]]
+            if ready:
+                yield ready
+            ready = reading
+        yield ready
 
 
 def read_face(path):

@@ -126,7 +126,7 @@ def test_align_makes_what_pack_takes(photos, tmp_path, capsys):
     table = points_of(photos, tmp_path / "points.csv")
     (photos / "s8" / "new.png").write_bytes(encode_png(face(7)))
     said = run(capsys, "align", photos, table, tmp_path / "faces")
-    assert "39 faces of 112x112" in said.out and "1 photographs have no points" in said.out and "new.png" in said.out
+    assert "39 faces of 112x112" in said.out and "points.csv: 1 photographs, as s8/new.png" in said.out
     assert "s1/0.jpg: not an image" in said.err
     assert "39 images of 8 identities" in run(capsys, "pack", tmp_path / "faces", tmp_path / "packed").out
     assert open_faces(tmp_path / "packed").names == [f"s{person}" for person in range(1, 9)]

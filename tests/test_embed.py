@@ -93,7 +93,7 @@ def test_photographs_as_they_come(weights, photos, tmp_path, capsys):
     face.rotate(90, expand=True).save(wild / "5_turned.png", exif=exif)
     face.resize((300, 200)).save(wild / "6_wide.png")
     said = run(capsys, weights, wild, "-o", tmp_path / "rows.npy")
-    assert "1 of 6 photographs are not 112x112 and were fitted" in said.err
+    assert "1 of 6 photographs had another size than 112x112 and were fitted" in said.err
     rows, names = np.load(tmp_path / "rows.npy"), names_in(tmp_path / "rows.txt")
     faces = torch.stack([fit(decode(Path(name).read_bytes())) for name in names])
     np.testing.assert_allclose(rows, F.normalize(embed(load_model(weights)[0], faces)), atol=1e-6)
@@ -140,12 +140,14 @@ def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys):
     (tmp_path / "only" / "a.jpg").write_bytes(b"broken")
     state = load_model(weights)[0].state_dict()
     torch.save(state | {"fc.bias": torch.full_like(state["fc.bias"], torch.nan)}, tmp_path / "nan.pt")
+    (tmp_path / "thesis.txt").write_text("years of work")
     out = tmp_path / "out" / "x.npy"
     for arguments, sentence in {
         (weights, tmp_path / "empty", "-o", out): "there is no photograph in",
         (weights, tmp_path / "only", "-o", out): "none of the 1 photographs can be read",
         (weights, tmp_path / "missing.jpg", "-o", out): "missing.jpg: cannot be read (No such file",
-        (weights, photos, "-o", out.with_suffix(".csv")): "name",
+        (weights, photos, "-o", out.with_suffix(".csv")): "the rows are written as .npy",
+        (weights, photos, "-o", tmp_path / "thesis.npy"): "thesis.txt is there, and no thesis.npy",
         (weights, photos, "-o", out, "--batch-size", 0): "a batch has one photograph at least",
         (tmp_path / "no_run", photos, "-o", out): "does not exist",
         (tmp_path / "nan.pt", photos, "-o", out): "s0/9.png: its embedding is zero or not finite",
