@@ -137,7 +137,7 @@ def test_detect_writes_the_table_of_align(photos, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found if image.max() > 30 else found[:0]))
     said = run(capsys, "detect", photos, tmp_path / "points.csv")
     assert "points in 35 of 40 photographs" in said.out and "35 of them show several faces" in said.out
-    assert "s1/0.jpg: no face was found" in said.err
+    assert "s1/0.jpg: no face of a tenth" in said.err
     assert "35 faces" in run(capsys, "align", photos, tmp_path / "points.csv", tmp_path / "faces").out
     assert "points.csv is there already" in fails(capsys, "detect", photos, tmp_path / "points.csv")
     monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found[:0]))

@@ -78,7 +78,7 @@ def find_landmarks(folder, photographs, broken):
             broken.append(str(error))
             continue
         if not len(found):
-            broken.append(f"{path}: no face was found in it.")
+            broken.append(f"{path}: no face of a tenth of its shorter side or more was found.")
             continue
         points[str(path.relative_to(folder))] = found[0].numpy().astype(np.float64)
         several += len(found) > 1
