@@ -75,22 +75,10 @@ class Mtcnn:
     @torch.inference_mode()
     def __call__(self, image):
         picture = (image[None].float() - 127.5) / 128
-        boxes = self.propose(picture)
-        for stage, size, sure in ((self.second, 24, SURE[1]), (self.third, 48, SURE[2])):
-            if not len(boxes):
-                break
-            boxes = squares(boxes).round()
-            shifts, *places, faces = stage(torch.cat([cut(picture, box, size) for box in boxes]))
-            scores = faces.softmax(1)[:, 1]
-            keep = scores > sure
-            points = [on(boxes[keep], place[keep]) for place in places]
-            boxes = shifted(boxes[keep], shifts[keep])
-            keep = nms(boxes, scores[keep], 0.7 if stage is self.second else 0.3)
-            boxes, points = boxes[keep], [place[keep] for place in points]
-        if not len(boxes):
-            return torch.zeros(0, 4), torch.zeros(0, 5, 2)
+        boxes, _ = look_again(self.second, picture, self.propose(picture), 24, SURE[1], 0.7)
+        boxes, points = look_again(self.third, picture, boxes, 48, SURE[2], 0.3)
         largest = (boxes[:, 2:] - boxes[:, :2]).prod(1).argsort(descending=True)
-        return boxes[largest], points[0][largest]
+        return boxes[largest], points[largest]
 
     def propose(self, picture):
         """(N, 4) boxes of what may be faces, of a tenth of the picture's shorter side and more."""
@@ -114,6 +102,23 @@ class Mtcnn:
         boxes, scores, shift = map(torch.cat, zip(*found, strict=True))
         keep = nms(boxes, scores, 0.7)
         return shifted(boxes[keep], shift[keep])
+
+
+def look_again(stage, picture, boxes, size, sure, overlap):
+    """The boxes (N, 4) that a stage takes for faces as well, corrected, and the points (N, 5, 2) if it gives any.
+
+    size: of its input.   overlap: of two boxes that share more than that, the less sure one goes.
+    """
+    if not len(boxes):
+        return boxes, torch.zeros(0, 5, 2)
+    boxes = squares(boxes).round()
+    shifts, *shares, faces = stage(torch.cat([cut(picture, box, size) for box in boxes]))
+    scores = faces.softmax(1)[:, 1]
+    likely = (scores > sure).nonzero()[:, 0]
+    corrected = shifted(boxes[likely], shifts[likely])
+    kept = nms(corrected, scores[likely], overlap)
+    points = on(boxes, shares[0])[likely][kept] if shares else None
+    return corrected[kept], points
 
 
 def weights_folder():
