@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -181,6 +182,18 @@ def test_angles_says_the_same_of_the_graph(bare, written, drawn, tmp_path):
     known = [key for key, value in tables[0].items() if value is not None]
     assert {"intra", "inter"} <= set(known)
     assert {key: tables[1][key] for key in known} == pytest.approx({key: tables[0][key] for key in known}, abs=0.01)
+
+
+def test_embed_says_the_same_of_the_graph(bare, written, pairs, tmp_path):
+    command = runpy.run_module("arcface_edu.embed", run_name="the command")["main"]
+    for number, image in enumerate(read_pairs(pairs)[0][:5]):
+        (tmp_path / f"{number}.jpg").write_bytes(image)
+    rows = []
+    for subject in (bare, written):
+        command([str(word) for word in (subject, *sorted(tmp_path.glob("*.jpg")), "-o", tmp_path / "rows.npy")])
+        rows.append(np.load(tmp_path / "rows.npy"))
+    np.testing.assert_allclose(*rows, atol=1e-5)
+    assert rows[0].shape == (5, 32) and rows[0].std(0).max() > 0.01
 
 
 @pytest.mark.slow
