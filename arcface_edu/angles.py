@@ -25,6 +25,7 @@ from arcface_edu.errors import DataError, speaks_plainly
 from arcface_edu.evaluation.angle_stats import PAPER, angle_statistics, read_embeddings, statistics_table
 from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.figures.angle_set import draw_angles
+from arcface_edu.models.weights import is_published
 from arcface_edu.training.finished import open_trained
 from arcface_edu.training.prepare import find_pair_files
 
@@ -86,7 +87,8 @@ def main(argv=None):
                 f"{degrees[~is_same].mean():.1f}°, threshold {result['threshold']['degrees']:.1f}°"
             )
     only = Path(options.subjects[0])
-    output = options.output or (only / "figures" if len(subjects) == 1 and only.is_dir() else Path("runs/angles"))
+    of_a_run = len(subjects) == 1 and only.is_dir() and not is_published(only)
+    output = options.output or (only / "figures" if of_a_run else Path("runs/angles"))
     output.mkdir(parents=True, exist_ok=True)
     (output / "angles.json").write_text(json.dumps(dict(trained=columns, unseen=unseen), indent=1))
     drawn = draw_angles(subjects, output)

@@ -1,8 +1,10 @@
 """Make, pack and look at face data sets.
 
 python -m arcface_edu.dataset draw data/drawn --identities 500 --photos 24     faces that do not exist, from a seed
-python -m arcface_edu.dataset pack photos/ data/mine --hold-out 10             photos/anna/1.jpg ... -> train.rec
-python -m arcface_edu.dataset pairs photos/ data/mine/mine.bin --hold-out 10   verification pairs of those held out
+python -m arcface_edu.dataset detect photos/ points.csv                        five points of the face in each photo
+python -m arcface_edu.dataset align photos/ points.csv faces/                  the faces by them, as 112x112 PNGs
+python -m arcface_edu.dataset pack faces/ data/mine --hold-out 10              faces/anna/1.png ... -> train.rec
+python -m arcface_edu.dataset pairs faces/ data/mine/mine.bin --hold-out 10    verification pairs of those held out
 python -m arcface_edu.dataset inspect data/mine                                counts, sizes, broken files, a look
 """
 
@@ -16,8 +18,9 @@ from tqdm import tqdm
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.faces import draw_faces
-from arcface_edu.data.folder import DEFAULT_PAIRS, FolderFaces, face_jpegs, held_out_pairs, tell_broken
+from arcface_edu.data.folder import DEFAULT_PAIRS, FolderFaces, face_jpegs, held_out_pairs, photographs_in, tell_broken
 from arcface_edu.data.images import decode, fit
+from arcface_edu.data.landmarks import HEADER, align_photographs, find_landmarks, read_landmarks, write_landmarks
 from arcface_edu.data.recordio import write_face_records, written_beside
 from arcface_edu.errors import CorruptRecord, DataError, speaks_plainly
 from arcface_edu.figures.faces import contact_sheet
@@ -44,6 +47,45 @@ def draw(options):
         workers=options.workers,
     )
     print(f"{options.out}: {options.identities:,} identities with {options.photos:,} photos, {options.pairs:,} pairs.")
+
+
+def detect(options):
+    refuse_to_overwrite(options.out, options.overwrite)
+    broken = []
+    photographs = photos_of(options.photos, broken)
+    points, several = find_landmarks(options.photos, photographs, broken)
+    tell_broken(broken)
+    if not points:
+        raise DataError(f"no face was found in the {len(photographs):,} photographs of {options.photos}.")
+    write_landmarks(options.out, points)
+    print(f"{options.out}: points in {len(points):,} of {len(photographs):,} photographs.")
+    if several:
+        print(f"{several:,} of them show several faces, of which the largest was taken: look at the aligned ones.")
+
+
+def align(options):
+    if options.out.resolve().is_relative_to(options.photos.resolve()):
+        raise DataError(f"{options.out} lies in {options.photos}: choose a place outside, they would be mixed up.")
+    if options.out.is_dir() and any(options.out.iterdir()):
+        refuse_to_overwrite(options.out, options.overwrite)
+    broken = []
+    photographs = photos_of(options.photos, broken)
+    points = read_landmarks(options.landmarks, broken)
+    faces = align_photographs(options.photos, points, options.out, broken)
+    tell_broken(broken)
+    if not faces:
+        raise DataError(f"no face was aligned: {options.landmarks} names no photograph of {options.photos} rightly.")
+    print(f"{options.out}: {faces:,} faces of 112x112, as PNG; `pack` and training take the folder.")
+    if without := {str(path.relative_to(options.photos)) for path in photographs} - points.keys():
+        print(f"without points in {options.landmarks}: {len(without):,} photographs, as {min(without)}.")
+
+
+def photos_of(folder, left_out):
+    """Paths of the photographs in a folder.   raises: DataError (none)."""
+    photographs = photographs_in(folder, left_out) if folder.is_dir() else []
+    if not photographs:
+        raise DataError(f"{folder} is not a folder with photographs in it: name one as FOLDER/anna/1.jpg.")
+    return photographs
 
 
 def pack(options):
@@ -132,7 +174,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog="python -m arcface_edu.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="draw|pack|pairs|inspect")
+    commands = parser.add_subparsers(required=True, metavar="draw|detect|align|pack|pairs|inspect")
 
     def add(command, text):
         sub = commands.add_parser(
@@ -151,6 +193,19 @@ def build_parser():
     a("--difficulty", type=float, default=1.0, help="spread of pose, light, blur and occlusion")
     a("--workers", type=int, help="processes; None is one per core")
     a("--overwrite", action="store_true", help="replace what is there")
+
+    a = add(detect, "find the largest face in each photo, and five points in it (takes the extra: detect)")
+    a("photos", type=Path, help="folder of photos, with folders in it or without")
+    a("out", type=Path, help="table to write, for `align`; look at it and correct it")
+    a("--overwrite", action="store_true", help="replace what is there")
+
+    a = add(align, "turn each photo so that its face lies as networks know it, by five points, into 112x112 PNGs")
+    a("photos", type=Path, help="folder of photos, with folders in it or without")
+    columns = " ".join(HEADER)
+    a("landmarks", type=Path, help=f"CSV with a header and a line a photo: {columns}; the path is that in the folder, "
+      "pixels are those of the upright photo, left is left as the viewer sees it")  # fmt: skip
+    a("out", type=Path, help="folder to write, with the same folders in it")
+    a("--overwrite", action="store_true", help="write into a folder that holds something")
 
     a = add(pack, "pack a folder of photos per person into train.rec, train.idx, property and identities.txt")
     a("folder", type=Path, help="photos, as FOLDER/anna/1.jpg")

@@ -10,10 +10,13 @@ import torch
 from PIL import Image
 
 from arcface_edu import dataset
+from arcface_edu.data import landmarks
+from arcface_edu.data.align import TEMPLATE
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs
 from arcface_edu.data.images import decode, encode_jpeg, encode_png
+from arcface_edu.data.landmarks import write_landmarks
 from arcface_edu.errors import DataError
 
 
@@ -112,6 +115,59 @@ def test_inspect_a_packed_set_and_pairs(photos, tmp_path, capsys):
         assert (tmp_path / sheet).read_bytes().startswith(b"\x89PNG")
 
 
+def points_of(photos, path, points=TEMPLATE):
+    """A table with the same points for every photograph."""
+    write_landmarks(path, {str(photo.relative_to(photos)): points for photo in sorted(photos.rglob("*.*g"))})
+    return path
+
+
+def test_align_makes_what_pack_takes(photos, tmp_path, capsys):
+    (photos / "s1" / "0.jpg").write_bytes(b"broken")
+    table = points_of(photos, tmp_path / "points.csv")
+    (photos / "s8" / "new.png").write_bytes(encode_png(face(7)))
+    said = run(capsys, "align", photos, table, tmp_path / "faces")
+    assert "39 faces of 112x112" in said.out and "points.csv: 1 photographs, as s8/new.png" in said.out
+    assert "s1/0.jpg: not an image" in said.err
+    assert "39 images of 8 identities" in run(capsys, "pack", tmp_path / "faces", tmp_path / "packed").out
+    assert open_faces(tmp_path / "packed").names == [f"s{person}" for person in range(1, 9)]
+
+
+def test_detect_writes_the_table_of_align(photos, tmp_path, capsys, monkeypatch):
+    found = torch.from_numpy(np.stack([TEMPLATE, TEMPLATE + 1]))
+    monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found if image.max() > 30 else found[:0]))
+    said = run(capsys, "detect", photos, tmp_path / "points.csv")
+    assert "points in 35 of 40 photographs" in said.out and "35 of them show several faces" in said.out
+    assert "s1/0.jpg: no face of a tenth" in said.err
+    assert "35 faces" in run(capsys, "align", photos, tmp_path / "points.csv", tmp_path / "faces").out
+    assert "points.csv is there already" in fails(capsys, "detect", photos, tmp_path / "points.csv")
+    monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found[:0]))
+    assert "no face was found in the 40 photographs" in fails(capsys, "detect", photos, tmp_path / "none.csv")
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_sentences_of_detect_and_align(photos, tmp_path, capsys, monkeypatch):
+    table = points_of(photos, tmp_path / "points.csv")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("")
+    for arguments, sentence in {
+        ("align", tmp_path / "missing", table, tmp_path / "o"): "missing is not a folder with photographs in it",
+        ("align", tmp_path / "empty", table, tmp_path / "o"): "empty is not a folder with photographs in it",
+        ("detect", tmp_path / "empty", tmp_path / "o.csv"): "empty is not a folder with photographs in it",
+        ("align", photos, tmp_path / "no.csv", tmp_path / "o"): "no.csv cannot be read as a table",
+        ("align", photos, table, tmp_path / "full"): "full is there already",
+        ("align", photos, table, photos / "s1"): "they would be mixed up",
+        ("align", photos, table, photos): "they would be mixed up",
+        ("align", photos / "s1", table, tmp_path / "o"): "names no photograph of",
+        ("align", photos, table, table): "cannot be written",
+    }.items():
+        assert sentence in fails(capsys, *arguments)
+    assert not (tmp_path / "o").exists()
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    said = fails(capsys, "detect", photos, tmp_path / "o.csv")
+    assert said == 'arcface_edu: finding faces takes the package joblib: pip install -e ".[detect]".\n'
+
+
 def test_draw_hands_its_options_over(tmp_path, monkeypatch, capsys):
     seen = SimpleNamespace()
     monkeypatch.setattr(dataset, "draw_faces", lambda *args, **kwargs: seen.__dict__.update(args=args, **kwargs))
@@ -172,7 +228,8 @@ def test_as_a_program(capsys):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "arcface_edu: no is not a folder: name one that holds a folder of photos per person.\n"
-    for arguments in (["--help"], ["draw", "--help"], ["pack", "--help"], ["pairs", "--help"], ["inspect", "--help"]):
+    for arguments in (["--help"], ["draw", "--help"], ["pack", "--help"], ["pairs", "--help"], ["inspect", "--help"],
+                      ["detect", "--help"], ["align", "--help"]):  # fmt: skip
         with pytest.raises(SystemExit) as left:
             dataset.main(arguments)
         assert left.value.code == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -183,6 +184,18 @@ def test_angles_says_the_same_of_the_graph(bare, written, drawn, tmp_path):
     assert {key: tables[1][key] for key in known} == pytest.approx({key: tables[0][key] for key in known}, abs=0.01)
 
 
+def test_embed_says_the_same_of_the_graph(bare, written, pairs, tmp_path):
+    command = runpy.run_module("arcface_edu.embed", run_name="the command")["main"]
+    for number, image in enumerate(read_pairs(pairs)[0][:5]):
+        (tmp_path / f"{number}.jpg").write_bytes(image)
+    rows = []
+    for subject in (bare, written):
+        command([str(word) for word in (subject, *sorted(tmp_path.glob("*.jpg")), "-o", tmp_path / "rows.npy")])
+        rows.append(np.load(tmp_path / "rows.npy"))
+    np.testing.assert_allclose(*rows, atol=1e-5)
+    assert rows[0].shape == (5, 32) and rows[0].std(0).max() > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["r18", "mbf", "vit_t"])
 def test_every_family(network, pairs):
@@ -194,7 +207,9 @@ def test_every_family(network, pairs):
 def test_sentences(run, written, pairs, tmp_path, monkeypatch, capsys):
     assert "add --onnx FILE" in fails(capsys, run)
     assert "face.onnx is an ONNX graph already" in fails(capsys, written, "--onnx", tmp_path / "y.onnx")
-    assert "does not exist; name a run's folder" in fails(capsys, tmp_path / "no", "--onnx", tmp_path / "y.onnx")
+    assert "does not exist; name a run's or a model's folder" in fails(
+        capsys, tmp_path / "no", "--onnx", tmp_path / "y.onnx"
+    )
     assert "it fits r10 with 32" in fails(capsys, run / "model.pt", "--onnx", tmp_path / "y.onnx", "--network", "r18")
     with monkeypatch.context() as missing:
         missing.setitem(sys.modules, "onnxscript", None)

@@ -50,7 +50,9 @@ def test_make_targets_in_the_readme_exist():
     assert named <= targets
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "angles", "plan", "dataset", "export", "course.workers"])
+@pytest.mark.parametrize(
+    "module", ["train", "evaluate", "angles", "plan", "dataset", "embed", "export", "course.workers"]
+)
 def test_help_is_there_for_every_command(module):
     done = subprocess.run([sys.executable, "-m", f"arcface_edu.{module}", "--help"], capture_output=True, text=True)
     assert done.returncode == 0

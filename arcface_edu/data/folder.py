@@ -116,6 +116,28 @@ def face_jpegs(people, broken, quality=95):
             broken.append(f"{name}: none of the photos can be read, so this identity is left out.")
 
 
+def photographs_in(place, left_out):
+    """Paths of the photographs that a file or folder stands for, those in the folders within it too, in natural order.
+
+    left_out: list to which a sentence is added for each file whose name is not that of an image.
+    """
+    place = Path(place)
+    if not place.is_dir():
+        return [place]
+
+    def refused(error):
+        left_out.append(f"{error.filename}: cannot be read ({error.strerror}); left out.")
+
+    found = [Path(folder) / name for folder, _, names in os.walk(place, onerror=refused) for name in names]
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(place).parts)]
+    found.sort(key=lambda path: [natural_order(part) for part in path.parts])
+    photographs = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    left_out += [
+        f"{path}: no image, by its name; left out." for path in found if path.suffix.lower() not in IMAGE_SUFFIXES
+    ]
+    return photographs
+
+
 def tell_broken(broken, limit=10):
     """Name unreadable files on stderr, up to `limit`."""
     for sentence in broken[:limit]:

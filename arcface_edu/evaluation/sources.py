@@ -10,22 +10,40 @@ from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.folder import held_out_pairs
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.verification import embed
+from arcface_edu.models.weights import IN_FOLDERS, is_published
+
+KEYS = {  # of a config that somebody else may have written: what is taken for a value
+    "network": lambda value: isinstance(value, str),
+    "embedding_size": lambda value: isinstance(value, int) and 0 < value <= 65536,
+    "rec": lambda value: isinstance(value, str),
+}
 
 
 def find_weights(subject):
-    """(file of weights, config of the run or {}, folder for results) of a run's folder or a file."""
+    """(file of weights, config or {}, folder for results) of a file, or of the folder of a run or a published model."""
     if subject.is_file():
         return subject, {}, Path("evaluation") / subject.stem
-    weights, config = subject / "model.pt", subject / "config.json"
-    if not weights.is_file():
-        what = "holds no model.pt: let the run finish" if subject.is_dir() else "does not exist"
+    weights = next((subject / name for name in IN_FOLDERS if (subject / name).is_file()), None)
+    if weights is None:
+        holds_none = f"holds no {' and no '.join(IN_FOLDERS)}: let the run finish"
         raise DataError(
-            f"{subject} {what}; name a run's folder, or a file of weights (.pt, .pth, .safetensors, .onnx)."
+            f"{subject} {holds_none if subject.is_dir() else 'does not exist'}; name a run's or a model's folder, or a "
+            f"file of weights (.pt, .pth, .safetensors, .onnx)."
         )
+    # What others may fetch stays as it is.
+    results = Path("evaluation") / subject.resolve().name if is_published(subject) else subject / "evaluation"
+    return weights, read_config(subject / "config.json", weights), results
+
+
+def read_config(path, weights):
+    """dict of a config.json, {} where there is none.   weights: what else could be named, for the sentence."""
     try:
-        return weights, json.loads(config.read_text()) if config.is_file() else {}, subject / "evaluation"
+        config = json.loads(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
-        raise DataError(f"{config} is not JSON ({error}): restore it, or name {weights} itself.") from None
+        raise DataError(f"{path} is not JSON ({error}): restore it, or name {weights} itself.") from None
+    if not isinstance(config, dict) or not all(fits(config[key]) for key, fits in KEYS.items() if config.get(key)):
+        raise DataError(f"{path} is not the config of a run or a model: restore it, or name {weights} itself.")
+    return config
 
 
 def find_data(subject, config):

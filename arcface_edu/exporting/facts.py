@@ -1,6 +1,7 @@
 """What goes with a network when it leaves: how to feed it, where it comes from, and faces to prove it on."""
 
 import json
+import re
 
 from arcface_edu.data.bins import choose_pairs
 from arcface_edu.data.faces import UNSEEN, draw_person
@@ -19,10 +20,18 @@ def describe(model, network, sha256, config):
 
 def public(config):
     """A run's config as others may read it: its data by name, without places of this machine."""
+    config = config.get("training_config", config)  # that of a model folder is public already
     kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE}
     if kept.get("rec"):
-        kept["rec"] = str(kept["rec"]).rstrip("/").rsplit("/", 1)[-1]
+        kept["rec"] = name_of(kept["rec"])
+    if kept.get("val_targets"):
+        kept["val_targets"] = [name_of(target) for target in kept["val_targets"]]
     return kept
+
+
+def name_of(path):
+    """The last part of a path, in the manner of any system."""
+    return re.split(r"[/\\]", str(path).rstrip("/\\"))[-1]
 
 
 def drawn_pairs(people=40, photos=8, pairs=600, seed=0):

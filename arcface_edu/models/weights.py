@@ -68,6 +68,12 @@ def weights_file(source):
     return path
 
 
+def is_published(folder):
+    """Whether a path is the folder of a published model, as `export --hub` writes it, and not that of a run."""
+    of_run, published = (Path(folder) / name for name in IN_FOLDERS)
+    return published.is_file() and not of_run.is_file()
+
+
 def fill(model, state, path, name="the network of its config"):
     """`model` with the tensors of a state dict, in eval mode; `path` and `name` are for the sentence if they differ."""
     ours = model.state_dict()

@@ -9,7 +9,7 @@ from easydict import EasyDict
 
 from arcface_edu.errors import CheckpointError
 from arcface_edu.models import build_model
-from arcface_edu.models.weights import fill, load_model
+from arcface_edu.models.weights import fill, is_published, load_model
 from arcface_edu.training.checkpoint import load_latest
 from arcface_edu.training.metrics import read_metrics
 
@@ -24,7 +24,7 @@ class Trained(NamedTuple):
 
 
 def open_trained(path, network=None):
-    """The network of a run's folder (or of the model.pt in it), or of a file of weights under the published names.
+    """The network of a run's folder (or of the model.pt in it), of a published model's, or of a file of weights.
 
     network: of the weights; None = the one whose shapes they have.
     Class centres are those of the run's newest checkpoint.   raises: CheckpointError.
@@ -34,6 +34,8 @@ def open_trained(path, network=None):
         raise CheckpointError(
             f"there is no {path}: name the folder of a run, as runs/drawn_faces, or a file of weights."
         )
+    if is_published(path):
+        return Trained(load_model(path, network)[0], None, None, [])
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").exists() or not (path.is_dir() or path.name == "model.pt"):
         if path.is_dir():

@@ -1,0 +1,70 @@
+"""A network as a folder in the form of a model hub: weights, config, card. Nothing is sent anywhere."""
+
+import json
+from contextlib import ExitStack
+
+from arcface_edu.data.recordio import written_beside
+from arcface_edu.errors import ConfigError, DataError, from_extra
+from arcface_edu.exporting.card import cell, model_card
+from arcface_edu.exporting.facts import PREPROCESSING, public
+from arcface_edu.models.weights import embedding_size_of, hash_of
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def write_model_folder(folder, model, network, source, config, run=None, license_id=None, overwrite=False):
+    """Write model.safetensors, config.json and README.md, all three or none.
+
+    model, network: as `load_model` gives them.   source: the file its weights came from.   config: of its run, or {}.
+    run: folder of that run, in whose files the card's results stand; None = there are none.
+    license_id: the hub's word for the licence of the weights, as "mit"; None = the card says that none is chosen.
+    overwrite: replace the three files of a model folder.   raises: DataError, ConfigError.
+    """
+    check_place(folder, overwrite)
+    with from_extra("export", "a model folder"):
+        from safetensors.torch import save
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    about = {
+        "network": network,
+        "embedding_size": embedding_size_of(state),
+        "embedding": "of the image alone, not normalised",
+        "preprocessing": PREPROCESSING,
+        "made_from_sha256": hash_of(source),
+        "training_config": public(config),
+    }
+    card = model_card(cell(folder.resolve().name), model, about, run, license_id)
+    contents = {
+        WEIGHTS: save(state, metadata={"format": "pt"}),
+        CARD: card.encode(errors="replace"),  # names of files may hold what is no text
+        CONFIG: json.dumps(about, indent=1).encode(),
+    }
+    with ExitStack() as whole:  # each takes its name when all are written
+        for name, content in contents.items():
+            whole.enter_context(written_beside(folder / name)).write(content)
+
+
+def check_place(folder, overwrite):
+    """Raise DataError where the files of a model would fall among others, or replace some unasked."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: name a folder for the model.")
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    there = {name for name in there if not name.startswith(".")}  # an empty repository is empty
+    if there and not is_model_folder(folder):
+        raise DataError(f"{folder} holds something else ({min(there)}): name a new or an empty folder for the model.")
+    if there and not overwrite:
+        raise DataError(f"{folder} holds a model already: name another folder, or replace it with --overwrite.")
+
+
+def is_model_folder(folder):
+    """Whether a folder holds a model as it is written here."""
+    try:
+        about = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and "made_from_sha256" in about and (folder / WEIGHTS).is_file()
+
+
+def check_license(license_id):
+    """Raise ConfigError for what cannot be one of the hub's words for a licence."""
+    if license_id is not None and not license_id.replace("-", "").replace(".", "").isalnum():
+        raise ConfigError(f"--license {license_id!r} is no word for a licence: wanted is one as mit, cc-by-nc-4.0.")

@@ -1,0 +1,166 @@
+"""`python -m arcface_edu.embed`: a row for every photograph that can be read, and its name in the same line."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from arcface_edu import build_model, embed
+from arcface_edu.data.faces import draw_person
+from arcface_edu.data.images import decode, encode_png, fit
+from arcface_edu.models.weights import load_model
+
+COMMAND = runpy.run_module("arcface_edu.embed", run_name="the command")  # to import it is to get the function
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model("r10", 32)
+    model(torch.rand(16, 3, 112, 112) * 2 - 1)  # so that its BN statistics are not the trivial ones
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Nine photographs of three people in folders of their own, aligned."""
+    folder = tmp_path / "photos"
+    for person in range(3):
+        (folder / f"s{person}").mkdir(parents=True)
+        for number, photo in enumerate(draw_person(0, person, 3)):
+            (folder / f"s{person}" / f"{number + 9}.png").write_bytes(encode_png(decode(photo)))
+    return folder
+
+
+def run(capsys, *arguments):
+    COMMAND["main"]([str(argument) for argument in arguments])
+    return capsys.readouterr()
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as left:
+        COMMAND["main"]([str(argument) for argument in arguments])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("arcface_edu: ") and "Traceback" not in said
+    return said
+
+
+def names_in(path):
+    return path.read_text().splitlines()
+
+
+@pytest.mark.parametrize("batch", [1, 4, 128])
+def test_the_rows_are_those_of_evaluation(weights, photos, tmp_path, capsys, batch):
+    said = run(capsys, weights, photos, "-o", tmp_path / "faces.npy", "--batch-size", batch)
+    rows, names = np.load(tmp_path / "faces.npy"), names_in(tmp_path / "faces.txt")
+    assert names == [str(photos / f"s{person}" / f"{photo}.png") for person in range(3) for photo in (9, 10, 11)]
+    assert (rows.shape, rows.dtype) == ((9, 32), np.float32)
+    assert "9 rows of 32 numbers, by r10" in said.out and said.err == ""
+    with_mirror = embed(load_model(weights)[0], [Path(name).read_bytes() for name in names])
+    np.testing.assert_allclose(rows, F.normalize(with_mirror), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    assert rows.std(0).max() > 0.01  # they differ
+
+
+def test_raw_is_what_the_network_says(weights, photos, tmp_path, capsys):
+    run(capsys, weights, photos / "s1", "-o", tmp_path / "faces.npy", "--raw")
+    images = [(photos / "s1" / f"{photo}.png").read_bytes() for photo in (9, 10, 11)]
+    alone = embed(load_model(weights)[0], images, flip=False)
+    np.testing.assert_allclose(np.load(tmp_path / "faces.npy"), alone, rtol=1e-5, atol=1e-5)
+
+
+def test_photographs_as_they_come(weights, photos, tmp_path, capsys):
+    """Grey, CMYK, 16-bit, palette, turned on their side: what `decode` makes of each is embedded."""
+    face = Image.open(photos / "s0" / "9.png")
+    wild = tmp_path / "wild"
+    wild.mkdir()
+    face.convert("L").save(wild / "1_grey.jpg")
+    face.convert("CMYK").save(wild / "2_cmyk.jpg")
+    Image.fromarray(np.asarray(face.convert("L")).astype(np.uint16) * 257).save(wild / "3_deep.png")
+    face.convert("P").save(wild / "4_palette.gif")
+    exif = Image.Exif()
+    exif[274] = 6
+    face.rotate(90, expand=True).save(wild / "5_turned.png", exif=exif)
+    face.resize((300, 200)).save(wild / "6_wide.png")
+    said = run(capsys, weights, wild, "-o", tmp_path / "rows.npy")
+    assert "1 of 6 photographs had another size than 112x112 and were fitted" in said.err
+    rows, names = np.load(tmp_path / "rows.npy"), names_in(tmp_path / "rows.txt")
+    faces = torch.stack([fit(decode(Path(name).read_bytes())) for name in names])
+    np.testing.assert_allclose(rows, F.normalize(embed(load_model(weights)[0], faces)), atol=1e-6)
+    run(capsys, weights, photos / "s0" / "9.png", "-o", tmp_path / "one.npy")
+    np.testing.assert_allclose(rows[4], np.load(tmp_path / "one.npy")[0], atol=1e-6)  # upright again
+
+
+def test_what_is_no_photograph_is_named_and_left_out(weights, photos, tmp_path, capsys):
+    (photos / "s0" / "9.png").write_bytes(b"broken")
+    (photos / "s1" / "10.png").write_bytes((photos / "s1" / "9.png").read_bytes()[:500])
+    (photos / "notes.txt").write_text("not a photograph")
+    (photos / ".hidden.png").write_bytes(b"")
+    (photos / "two\nlines.png").write_bytes((photos / "s1" / "9.png").read_bytes())
+    os.symlink(tmp_path / "gone.png", photos / "s2" / "link.png")
+    said = run(capsys, weights, photos, "-o", tmp_path / "faces.npy", "--batch-size", 2)
+    for words in (
+        "s0/9.png: not an image",
+        "s1/10.png: not an image",
+        "notes.txt: no image, by its name",
+        "two\\nlines.png': a line break",
+        "link.png: cannot be read (No such file",
+    ):
+        assert words in said.err
+    assert "hidden" not in said.err
+    rows, names = np.load(tmp_path / "faces.npy"), names_in(tmp_path / "faces.txt")
+    assert len(rows) == len(names) == 7
+    model = load_model(weights)[0]
+    for row, name in zip(rows, names, strict=True):  # names stay beside their rows
+        np.testing.assert_allclose(row, F.normalize(embed(model, [Path(name).read_bytes()]))[0], atol=1e-6)
+
+
+def test_a_batch_at_a_time_is_in_memory(weights, photos, monkeypatch):
+    seen = []
+    inner = COMMAND["embed"]
+    monkeypatch.setitem(COMMAND, "embed", lambda model, faces, **how: seen.append(len(faces)) or inner(model, faces))
+    paths = [photos / f"s{i % 3}" / f"{9 + i // 3}.png" for i in range(9)]
+    rows, names = COMMAND["embed_files"](load_model(weights)[0], paths, batch_size=4)
+    assert seen == [4, 4, 1] and names == paths and len(rows) == 9
+
+
+def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.jpg").write_bytes(b"broken")
+    state = load_model(weights)[0].state_dict()
+    torch.save(state | {"fc.bias": torch.full_like(state["fc.bias"], torch.nan)}, tmp_path / "nan.pt")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    out = tmp_path / "out" / "x.npy"
+    for arguments, sentence in {
+        (weights, tmp_path / "empty", "-o", out): "there is no photograph in",
+        (weights, tmp_path / "only", "-o", out): "none of the 1 photographs can be read",
+        (weights, tmp_path / "missing.jpg", "-o", out): "missing.jpg: cannot be read (No such file",
+        (weights, photos, "-o", out.with_suffix(".csv")): "the rows are written as .npy",
+        (weights, photos, "-o", tmp_path / "thesis.npy"): "thesis.txt is there, and no thesis.npy",
+        (weights, photos, "-o", out, "--batch-size", 0): "a batch has one photograph at least",
+        (tmp_path / "no_run", photos, "-o", out): "does not exist",
+        (tmp_path / "nan.pt", photos, "-o", out): "s0/9.png: its embedding is zero or not finite",
+        (tmp_path / "only" / "a.jpg", photos, "-o", out): "cannot be read as weights",
+        (weights, photos, "-o", weights / "x.npy"): "cannot be written",
+    }.items():
+        assert sentence in fails(capsys, *arguments)
+    assert not out.parent.exists()
+
+
+def test_as_a_program_and_the_function_stays_a_function(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "arcface_edu.embed", "no", "no", "-o", "x.npy"], capture_output=True)
+    assert done.returncode == 2 and done.stderr.decode().startswith("arcface_edu: no does not exist")
+    code = "import arcface_edu.embed; from arcface_edu import embed; print(arcface_edu.embed is embed, embed.__name__)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True embed\n"
