@@ -140,7 +140,7 @@ def train(config, world=ALONE):
         f"{schedule.total_steps:,} steps of {schedule.total_batch} images "
         f"({config.num_epoch} epochs){f' from step {step:,}' if step else ''}, rate {schedule.peak:g}, "
         f"first loss about {expected:.1f}"
-        f"{f', the head alone for {schedule.head_steps:,} steps' if schedule.head_steps > step else ''}"
+        f"{f', the head alone for the first {schedule.head_steps:,} steps' if schedule.head_steps > step else ''}"
     )
 
     # The loop.
