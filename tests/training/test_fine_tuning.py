@@ -52,7 +52,7 @@ def moved(one, other):
     return {name for name in one if not torch.equal(one[name], other[name])}
 
 
-def step(learner, head_only, rate=0.1, micro_batches=1, first=0, images=8):
+def step(learner, head_only, rate=0.1, micro_batches=1, first=0, images=4):
     """A step as the trainer takes it, of images that depend on their number alone."""
     set_rate(learner.optimizer, rate)
     for part in range(micro_batches):
@@ -168,12 +168,13 @@ def test_what_the_config_leaves_open_the_weights_say(weights, tmp_path):
 def test_unfit_beginnings_are_answered_with_a_sentence(weights, tmp_path, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.onnx").touch()
+    before = sorted(weights.parent.iterdir())
     filled = [word.replace("WEIGHTS", str(weights)).replace("FOLDER", str(weights.parent)) for word in words]
-    config = load_config("fine_tune", ["num_classes=10", "num_image=100", *filled])
     for start in (fit_to_weights, trainer.train, dry_run):
         with pytest.raises((CheckpointError, ConfigError), match=sentence):
             start(load_config("fine_tune", ["num_classes=10", "num_image=100", *filled]))
-    assert not (tmp_path / config.output).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]  # no folder begun, and no run moved aside
+    assert sorted(weights.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize("word", ["backbone_rate=0", "backbone_rate=1.5", "head_epoch=-1", "head_epoch=many", "init=3"])
