@@ -15,7 +15,7 @@ from arcface_edu.errors import CheckpointError, ConfigError
 from arcface_edu.models import build_model
 from arcface_edu.planning.dry_run import dry_run
 from arcface_edu.training import learner as learning
-from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint
+from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint, restore_state
 from arcface_edu.training.distributed import World
 from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import read_metrics
@@ -80,9 +80,8 @@ def test_while_the_head_learns_alone_nothing_of_the_backbone_changes(words):
         history = learner.optimizer.state.get(parameter, {})
         assert not any(value.any() for value in history.values())
     step(learner, head_only=False)
-    assert {name for name, p in learner.model.named_parameters() if p.requires_grad} <= moved(
-        backbone, learner.model.state_dict()
-    )
+    learns = {name for name, parameter in learner.model.named_parameters() if parameter.requires_grad}
+    assert learns <= moved(backbone, learner.model.state_dict())
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -105,31 +104,40 @@ def test_a_step_of_sgd_moves_the_backbone_by_its_share_of_the_rate(momentum):
         torch.testing.assert_close(named[name].detach(), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_shares_of_the_rate_and_decay_are_those_of_the_config_also_after_a_resume():
+def restored(config, state):
+    """(model, head, optimizer) of a config, the optimizer with the state dict of another's."""
+    model, head = nn.Linear(3, 2), nn.Linear(2, 4)
+    optimizer = build_optimizer(config, model, head)
+    restore_state(dict(optimizer=optimizer), dict(optimizer=state, rng=torch.get_rng_state()[None]), CPU, "run")
+    return model, head, optimizer
+
+
+def settings(optimizer, key):
+    """dict id of a parameter -> what its group has there."""
+    return {id(p): group[key] for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_a_resumed_run_takes_shares_decay_and_momentum_from_its_config_and_not_from_the_checkpoint():
     first, then = (
         load_config("drawn_faces", [f"backbone_rate={share}", f"weight_decay={decay}", f"momentum={momentum}"])
         for share, decay, momentum in ((0.5, 0.1, 0.9), (0.25, 0.2, 0.8))
     )
-    model, head = nn.Linear(3, 2), nn.Linear(2, 4)
-    state = build_optimizer(first, model, head).state_dict()
-    for old in (False, True):
-        if old:  # a checkpoint of before there were shares
-            state = build_optimizer(load_config("drawn_faces"), model, head).state_dict()
-            for group in state["param_groups"]:
-                del group["share"]
-            then.backbone_rate = 1.0
-        optimizer = build_optimizer(then, model, head)
-        parts = dict(optimizer=optimizer)
-        learning_state = dict(optimizer=state, rng=torch.get_rng_state()[None])
-        trainer.restore_state(parts, learning_state, CPU, "run")
-        set_rate(optimizer, 8.0)
-        shares = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        assert [shares[id(p)] for p in (model.weight, model.bias, head.weight, head.bias)] == [
-            *[8.0 * then.backbone_rate] * 2,
-            *[8.0] * 2,
-        ]
-        assert {group["weight_decay"] for group in optimizer.param_groups} == {0.2, 0.0}
-        assert {group["momentum"] for group in optimizer.param_groups} == {0.8}
+    model, head, optimizer = restored(then, build_optimizer(first, nn.Linear(3, 2), nn.Linear(2, 4)).state_dict())
+    set_rate(optimizer, 8.0)
+    named = [model.weight, model.bias, head.weight, head.bias]
+    assert [settings(optimizer, "lr")[id(p)] for p in named] == [2.0, 2.0, 8.0, 8.0]
+    assert [settings(optimizer, "weight_decay")[id(p)] for p in named] == [0.2, 0.0, 0.2, 0.0]
+    assert {settings(optimizer, "momentum")[id(p)] for p in named} == {0.8}
+
+
+def test_checkpoints_from_before_there_were_shares_still_go_on():
+    config = load_config("drawn_faces")
+    state = build_optimizer(config, nn.Linear(3, 2), nn.Linear(2, 4)).state_dict()
+    for group in state["param_groups"]:
+        del group["share"]
+    model, head, optimizer = restored(config, state)
+    set_rate(optimizer, 8.0)
+    assert set(settings(optimizer, "lr").values()) == {8.0}
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (0.5, 5), (2, 20), (9, 40)])
