@@ -135,9 +135,11 @@ def test_checkpoints_from_before_there_were_shares_still_go_on():
     state = build_optimizer(config, nn.Linear(3, 2), nn.Linear(2, 4)).state_dict()
     for group in state["param_groups"]:
         del group["share"]
-    model, head, optimizer = restored(config, state)
+    *_, optimizer = restored(config, state)
     set_rate(optimizer, 8.0)
     assert set(settings(optimizer, "lr").values()) == {8.0}
+    with pytest.raises(CheckpointError, match="holds another optimizer than this config builds .* set the config back"):
+        restored(load_config("drawn_faces", ["backbone_rate=0.5"]), state)  # it has a group for each share
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (0.5, 5), (2, 20), (9, 40)])
