@@ -1,9 +1,9 @@
 """Fine-tuning: from a network that has seen only drawn faces to 30 other people, against training from scratch.
 
-    python benchmarks/fine_tune.py                 to photographs, the AT&T/ORL set
-    python benchmarks/fine_tune.py --choose        the settings of configs/fine_tune.py, without the people judged above
-    python benchmarks/fine_tune.py --faces drawn   to other drawings
-    python benchmarks/fine_tune.py --weights W     from other weights; else runs/drawn_faces, trained if it is not there
+    python benchmarks/fine_tune.py [key=value ...]   to photographs, the AT&T/ORL set; the keys go to all runs
+    python benchmarks/fine_tune.py --choose          more settings, without the people judged above
+    python benchmarks/fine_tune.py --faces drawn     to other drawings
+    python benchmarks/fine_tune.py --weights W       from other weights; else runs/drawn_faces, trained where it lacks
 
 ORL has 40 people with 10 grey photographs each. s1 to s30 train; judged is over all 4,950 pairs of s31 to s40, as
 benchmarks/orl_faces.py does it. --choose never sees those ten: it takes s1 to s30 in three parts, and judges each part
@@ -39,8 +39,9 @@ def main():
     parser.add_argument("--choose", action="store_true", help="compare settings within s1 to s30")
     parser.add_argument("--faces", choices=("orl", "drawn"), default="orl", help="to fine-tune to (default orl)")
     parser.add_argument("--weights", type=Path, default=Path("runs/drawn_faces"), help="to start from")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each way (default 3)")
-    options = parser.parse_args()
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of each way's runs (default 0 1 2)")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="keys of all runs")
+    options = parser.parse_intermixed_args()
     if not options.weights.exists():
         train(load_config("drawn_faces", [f"output={options.weights}"]))
     rows = {}
@@ -90,9 +91,9 @@ def compare(known, judged, options, output, rows):
             words = [f"head_epoch={epochs}", f"backbone_rate={share}"]
             ways[f"fine-tuned, {' '.join(words)}"] = "fine_tune", [f"init={options.weights}", *words]
     for way, (config, words) in ways.items():
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             more = [f"rec={known}", "hold_out=0", f"output={output}", "num_workers=0", f"seed={seed}"]
-            train(load_config(config, [*more, *words]))
+            train(load_config(config, [*more, *words, *options.words]))
             add(way, embed(load_model(output)[0], images))
 
 

@@ -138,7 +138,7 @@ def test_checkpoints_from_before_there_were_shares_still_go_on():
     *_, optimizer = restored(config, state)
     set_rate(optimizer, 8.0)
     assert set(settings(optimizer, "lr").values()) == {8.0}
-    with pytest.raises(CheckpointError, match=r"holds another optimizer than this config builds .* set the config back"):
+    with pytest.raises(CheckpointError, match=r"holds another optimizer than .* set the config back"):
         restored(load_config("drawn_faces", ["backbone_rate=0.5"]), state)  # it has a group for each share
 
 
