@@ -1,7 +1,7 @@
 """Your own photographs, from a trained network: `python -m arcface_edu.train rec=my_photos/ init=WEIGHTS` uses this.
 
 Network and scale are those of the weights; batch, epochs and rate are fitted to the number of images, as in own_data.
-docs/fine_tuning.md says how the two keys of fine-tuning were chosen.
+head_epoch=2 backbone_rate=0.1 would be a gentler beginning; docs/fine_tuning.md has what either brought.
 """
 
 from easydict import EasyDict as edict
@@ -10,8 +10,6 @@ config = edict()
 config.network = None
 config.embedding_size = None
 config.scale = None
-config.head_epoch = 2
-config.backbone_rate = 0.1
 config.batch_size = None
 config.num_epoch = None
 config.lr = None

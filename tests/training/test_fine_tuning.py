@@ -172,7 +172,10 @@ def test_what_the_config_leaves_open_the_weights_say(weights, tmp_path):
         (["init=WEIGHTS", "output=FOLDER"], r"w\.pt is in .*, the folder of this very run; choose another output="),
         ([], r"network is not set, .* as init=runs/drawn_faces"),
         (["network=r10"], r"embedding_size is not set"),
-        (["network=r10", "embedding_size=128"], r"head_epoch=2 would keep a network of random weights as it is"),
+        (
+            ["network=r10", "embedding_size=128", "head_epoch=2"],
+            r"head_epoch=2 would keep a network of random weights as it is",
+        ),
     ],
 )
 def test_unfit_beginnings_are_answered_with_a_sentence(weights, tmp_path, monkeypatch, words, sentence):
