@@ -21,12 +21,17 @@ TYPES = {
     "num_classes": int,
     "num_image": int,
     "hold_out": int,
+    "network": str,
+    "embedding_size": int,
+    "init": str,
+    "scale": float,
     "margin_list": (tuple, list),
     "batch_size": int,
     "lr": float,
     "recipe": (tuple, list),
     "num_epoch": int,
     "warmup_epoch": float,
+    "head_epoch": float,
     "decay_epoch": (list, tuple),
     "val_targets": (list, tuple),
     "amp_dtype": str,
@@ -50,6 +55,7 @@ AT_LEAST = {
     **dict.fromkeys(("timeout_seconds", "ddp_bucket_mb", "dry_run_gpus"), 1),
     **dict.fromkeys(("verbose", "save_every", "keep_checkpoints", "draw_identities", "draw_photos", "hold_out"), 0),
     **dict.fromkeys(("scale", "draw_pairs", "draw_difficulty", "dropout", "interclass_filtering_threshold", "seed"), 0),
+    "head_epoch": 0,
 }
 # key -> how many numbers it holds, in words
 NUMBERS = {
@@ -178,8 +184,8 @@ def checked(key, value, config, where):
         )
     if key in AT_LEAST and value is not None and value < AT_LEAST[key]:
         raise ConfigError(f"{where} sets {key} to {value!r}, but the least that makes sense is {AT_LEAST[key]}.")
-    if key == "sample_rate" and not 0 < value <= 1:
-        raise ConfigError(f"{where} sets sample_rate to {value!r}; it is a share, above 0 and at most 1.")
+    if key in ("sample_rate", "backbone_rate") and not 0 < value <= 1:
+        raise ConfigError(f"{where} sets {key} to {value!r}; it is a share, above 0 and at most 1.")
     if key in NUMBERS and value is not None:
         count, words = NUMBERS[key]
         numbers = len(value) == count and all(isinstance(number, (int, float)) for number in value)

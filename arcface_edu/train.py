@@ -3,6 +3,7 @@
     python -m arcface_edu.train                              the default run: drawn faces, minutes on two cores
     python -m arcface_edu.train rec=my_photos/               your own data: a folder per person, or RecordIO
     python -m arcface_edu.train my_config.py batch_size=64   a config of your own; any key can be set behind it
+    python -m arcface_edu.train rec=my_photos/ init=WEIGHTS  the same from a trained network: a run's folder or a file
     python -m arcface_edu.train resume=True                  go on where a stopped run was
     python -m arcface_edu.train CONFIG dry_run=True          needs no data: build, step and save it on fake tensors
     torchrun --nproc_per_node=8 -m arcface_edu.train ...     the same on many processes, one for each GPU
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from arcface_edu.config import load_config
 from arcface_edu.data.loader import ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError, speaks_plainly
+from arcface_edu.models.weights import load_into
 from arcface_edu.training import cpu
 from arcface_edu.training.checkpoint import (
     check_same_run,
@@ -48,7 +50,7 @@ from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
 from arcface_edu.training.optim import Schedule, check_linear_rule, set_rate
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
-from arcface_edu.training.prepare import describe_data, open_output, prepare_data
+from arcface_edu.training.prepare import describe_data, fit_to_weights, open_output, prepare_data
 from arcface_edu.training.profiling import profiling
 from arcface_edu.training.report import evaluate_all, report
 from arcface_edu.training.stopping import listen_for_stop
@@ -65,7 +67,8 @@ def main(argv=None):
     words = parser.parse_args(argv).words
     source = [words.pop(0)] if words and "=" not in words[0] else []
     if not source:  # your own data wants its batch and rate fitted to it; the drawn faces' are measured
-        source = ["own_data" if any(word.startswith("rec=") for word in words) else "drawn_faces"]
+        named = {word.split("=")[0] for word in words}
+        source = ["fine_tune" if "init" in named else "own_data" if "rec" in named else "drawn_faces"]
     config = load_config(source[0], words)
     if config.dry_run:
         from arcface_edu.planning.dry_run import dry_run  # a slow import
@@ -88,8 +91,9 @@ def train(config, world=ALONE):
     dtype = choose_dtype(config, device)
     config.resume |= begun_before()
 
-    # Data. Counts and batch that the config leaves open are filled in from it.
+    # Data. What the config leaves open is filled in: counts and batch from it, the network from weights to start from.
     with one_by_one(world):  # the first may have to draw the faces that the others then find
+        fit_to_weights(config)
         output = open_output(config, world)
         faces, pair_sets = prepare_data(config, world.size)
     remember_beginning()
@@ -116,6 +120,8 @@ def train(config, world=ALONE):
         taken = saved.get("taken", saved["step"])
     elif config.resume:
         print(f"{output} holds no checkpoint yet: resume=True begins anew.")
+    if config.init and not taken:  # a checkpoint knows more
+        load_into(model, config.init)
     log = NoLog()
     if world.leads:
         log = MetricsLog(output / "metrics.jsonl", up_to_step=taken)
@@ -131,12 +137,14 @@ def train(config, world=ALONE):
     expected = head.expected_first_loss()
     print(
         f"{'resuming' if step else 'training'} {config.network} "
-        f"({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters) in {output} on "
+        f"({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters) "
+        f"{f'from {config.init} ' if config.init and not step else ''}in {output} on "
         f"{f'{world.size} processes, ' if world.size > 1 else ''}{device.type} in "
         f"{str(dtype).removeprefix('torch.')}: {len(faces):,} images of {faces.num_classes:,} people, "
         f"{schedule.total_steps:,} steps of {schedule.total_batch} images "
         f"({config.num_epoch} epochs){f' from step {step:,}' if step else ''}, rate {schedule.peak:g}, "
         f"first loss about {expected:.1f}"
+        f"{f', the head alone for the first {schedule.head_steps:,} steps' if schedule.head_steps > step else ''}"
     )
 
     # The loop.
@@ -174,7 +182,7 @@ def train(config, world=ALONE):
                 images = step_batches[number].images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
                 labels = step_batches[number].labels.to(device, non_blocking=True)  # (B,)
                 flips = mirrored[number, world.rank, : len(images)].to(device)  # (B,) bool
-                learner.ready_for(len(images))
+                learner.ready_for(len(images), head_only=step < schedule.head_steps)
                 with learner.averaging(now=number == config.gradient_acc - 1):  # gradients travel once a step
                     sizes = partial(noticed, 2 + number)
                     loss = learner.loss(augment(images, flips), labels, sizes)  # (), mean over the images of all ranks
@@ -258,10 +266,10 @@ def report_broken(batches, broken, limit):
 
 
 def compare_first_loss(measured, expected):
-    """Random weights have a known loss; another one means wrong labels, a wrong scale, or weights that know more."""
+    """Against random class centres any network has a known loss; another one means wrong labels or a wrong scale."""
     if abs(measured - expected) > max(1.0, 0.2 * expected):
         tqdm.write(
-            f"careful: the first loss is {measured:.1f}, but about {expected:.1f} is expected of random weights; "
+            f"careful: the first loss is {measured:.1f}, but about {expected:.1f} is expected of random class centres; "
             f"look at the labels, the scale and the margin."
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_train import set_label
+from trainer_of_tests import Linear
 
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint
 from arcface_edu.training.metrics import read_metrics
@@ -93,6 +94,20 @@ def test_two_ranks_train_what_one_does(words, tmp_path, one, two):
         assert said.count("first loss about") == 1  # one process speaks
     assert_equal_runs(tmp_path / "1", tmp_path / "2")
     assert read_metrics(tmp_path / "2" / "metrics.jsonl")[0]["loss"] > 1
+
+
+def test_two_ranks_fine_tune_what_one_does(words, tmp_path):
+    torch.save({name: value / 2 for name, value in Linear().state_dict().items()}, tmp_path / "w.pt")
+    words = [*words, f"init={tmp_path / 'w.pt'}", "head_epoch=1", "backbone_rate=0.5"]
+    for processes in (1, 2):
+        status, said, errors = run(processes, [*words, f"output={tmp_path / str(processes)}"])
+        assert status == 0, errors
+        assert f"from {tmp_path / 'w.pt'} in" in said
+        assert "the head alone for the first 5 steps" in said
+        first, _ = list_checkpoints(tmp_path / str(processes) / "checkpoints")
+        assert torch.equal(load_checkpoint(first)["model"]["fc.weight"], Linear().fc.weight / 2)
+    assert_equal_runs(tmp_path / "1", tmp_path / "2")
+    assert not torch.equal(weights(tmp_path / "1")["fc.weight"], Linear().fc.weight / 2)
 
 
 def test_resumed_on_another_number_of_processes_it_ends_as_if_never_stopped(words, tmp_path):

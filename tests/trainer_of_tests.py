@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from arcface_edu import train
+from arcface_edu.models import weights
 from arcface_edu.training import learner
 
 
@@ -58,7 +59,7 @@ def slow_draw(draw, seconds):
 
 
 if __name__ == "__main__":
-    learner.build_model = Linear
+    learner.build_model = weights.build_model = Linear
     train.draw_mirrored = slow_draw(train.draw_mirrored, float(os.environ.get("PACE", "0")))
     rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
     first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"

@@ -23,15 +23,16 @@ config.num_workers = 2  # processes that read and decode images
 config.dali = False  # accepted from InsightFace configs; decoding here is torchvision's
 
 # network
-config.network = "r50"  # r10 r18 r34 r50 r100 r200 mbf mbf_large vit_t vit_s vit_b vit_l ...
-config.embedding_size = 512
+config.network = "r50"  # r10 r18 r34 r50 r100 r200 mbf mbf_large vit_t vit_s vit_b vit_l ...; None = that of `init`
+config.embedding_size = 512  # None = that of `init`
 config.dropout = 0.0  # before the last linear layer
 config.gradient_checkpointing = False  # recompute each block in the backward pass: less memory, a third more time
+config.init = None  # weights that the backbone starts from: a file, or the folder of a run; the centres are new
 
 # head
 config.loss = "arcface"  # softmax norm_softmax sphereface cosface arcface combined1 combined2
 config.margin_list = None  # (m1, m2, m3) of cos(m1*theta + m2) - m3; overrules `loss`
-config.scale = 64.0  # s: the radius of the sphere that embeddings are put on
+config.scale = 64.0  # s: the radius of the sphere that embeddings are put on; None = 64 at 512 dimensions, s^2 / d kept
 config.margin_gradient = "straight-through"  # or "exact"; see arcface_edu/heads/margins.py
 config.interclass_filtering_threshold = 0.0  # > 0: cosines of other classes above it count as 0 (as a label error)
 config.sample_rate = 1.0  # share of the class centres that take part in a step (Partial FC); 1 = all
@@ -50,6 +51,8 @@ config.num_epoch = 20  # None = fitted to the data
 config.warmup_epoch = 0  # epochs (also fractions) in which the rate climbs from near zero; -1 = none
 config.decay_epoch = None  # [10, 16, 22]: rate x 0.1 at each; None = polynomial down to 0
 config.poly_power = 1.0  # 1 = a straight line
+config.head_epoch = 0  # with `init`: so many epochs (also fractions) at the start only the head learns
+config.backbone_rate = 1.0  # share of the rate that the backbone gets
 
 # precision and speed
 config.fp16 = True  # mixed precision: bf16 where the device has it, else fp16 with a scaler; False = fp32

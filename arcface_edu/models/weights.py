@@ -32,14 +32,7 @@ def load_model(source, network=None, embedding_size=None):
 
         return OnnxGraph(path), path.name
     state = read_state(path)
-    if network is None:
-        network = guess_network(state)
-        if network is None:
-            raise CheckpointError(
-                f"{path} fits none of the networks {', '.join(NETWORKS)}: name the one it was trained as with "
-                f"--network, to see what differs."
-            )
-    embedding_size = embedding_size or embedding_size_of(state)
+    network, embedding_size = built_as(state, path, network, embedding_size)
     model = build_model(network, embedding_size)
     return fill(model, state, path, f"{network} with {embedding_size} dimensions"), network
 
@@ -51,6 +44,31 @@ def load_into(model, source, name="the network of its config"):
     """
     path = weights_file(source)
     return fill(model, read_state(path), path, name)
+
+
+def look_into(source, network=None, embedding_size=None):
+    """(network, embedding_size) that the weights in `source` belong to, of which no network is filled.
+
+    network, embedding_size: what they have to fit; None = read from the shapes.   raises: CheckpointError, ConfigError.
+    """
+    path = weights_file(source)
+    state = read_state(path)
+    network, embedding_size = built_as(state, path, network, embedding_size)
+    with torch.device("meta"):  # shapes without memory
+        model = build_model(network, embedding_size)
+    check_fit(model, state, path, f"{network} with {embedding_size} dimensions")
+    return network, embedding_size
+
+
+def built_as(state, path, network=None, embedding_size=None):
+    """(network, embedding_size), read from the shapes where they are None."""
+    network = network or guess_network(state)
+    if network is None:
+        raise CheckpointError(
+            f"{path} fits none of the networks {', '.join(NETWORKS)}: name the one it was trained as, with "
+            f"--network or network=, to see what differs."
+        )
+    return network, embedding_size or embedding_size_of(state)
 
 
 def weights_file(source):
@@ -76,6 +94,13 @@ def is_published(folder):
 
 def fill(model, state, path, name="the network of its config"):
     """`model` with the tensors of a state dict, in eval mode; `path` and `name` are for the sentence if they differ."""
+    check_fit(model, state, path, name)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def check_fit(model, state, path, name):
+    """Raise CheckpointError if a state dict has not just the tensors of `model`: says what differs, and what fits."""
     ours = model.state_dict()
     other_shape = [key for key in ours if key in state and state[key].shape != ours[key].shape]
     if other_shape or ours.keys() != state.keys():
@@ -89,8 +114,6 @@ def fill(model, state, path, name="the network of its config"):
         )
         found = "; ".join(f"{what}: {_some(keys)}" for what, keys in differ if keys)
         raise CheckpointError(f"{path} does not fit {name}; {found}.")
-    model.load_state_dict(state)
-    return model.eval()
 
 
 def read_state(path):

@@ -256,7 +256,12 @@ def gather_state(parts, device):
 
 
 def restore_state(parts, saved, device, path, rank=0):
-    """The way back from `gather_state`; a part that does not fit is named with what differs."""
+    """The way back from `gather_state`; a part that does not fit is named with what differs.
+
+    The optimizer gets its moments back; decay, momentum and shares of the rate are those of the config, as the rate is.
+    """
+    groups = parts["optimizer"].param_groups
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
     for moments in saved["optimizer"]["state"].values():
         moments.update({key: value.to_local() for key, value in moments.items() if hasattr(value, "to_local")})
     for name, part in parts.items():
@@ -268,6 +273,8 @@ def restore_state(parts, saved, device, path, rank=0):
                 f"the checkpoint in {path} holds another {name} than this config builds ({detail}); "
                 f"set the config back, or choose another output=."
             ) from error
+    for group, own in zip(parts["optimizer"].param_groups, settings, strict=True):
+        group.update(own)
     lay_out_like_weights(parts["optimizer"])
     if rank < len(saved["rng"]):  # a rank that was not there before keeps the generator it has
         torch.set_rng_state(saved["rng"][rank].clone())  # of a view, torch 2.15 would read the wrong memory

@@ -30,10 +30,15 @@ class Learner:
     dtype: torch.dtype
     max_norm: float
     gradient_norm: torch.Tensor | None = None  # (), of the network's last gradient before it was clipped
+    head_only: bool = False  # the backbone stays as it is
 
-    def ready_for(self, images):
-        """Training mode for so many images. BN cannot normalise one alone: it takes its running statistics then."""
-        self.model.train()
+    def ready_for(self, images, head_only=False):
+        """Training mode for so many images. BN cannot normalise one alone: it takes its running statistics then.
+
+        head_only: the backbone embeds as it would for verification, and nothing in it changes, BN's statistics neither.
+        """
+        self.head_only = head_only
+        self.model.train(not head_only)
         if images < 2:
             for norm in batch_norms(self.model):
                 norm.eval()
@@ -43,7 +48,11 @@ class Learner:
 
         sizes: a function that gives the B of every rank, asked after the network's pass; None = the head finds out.
         """
-        with record_function("forward: network"), autocast(self.device, self.dtype):
+        with (
+            record_function("forward: network"),
+            autocast(self.device, self.dtype),
+            torch.set_grad_enabled(not self.head_only),  # a weight without gradient is left alone by every optimizer
+        ):
             embeddings = self.model_together(images)  # (B, D) float32
         with record_function("forward: head"):
             return self.head_together(embeddings, labels, sizes and sizes())  # ()

@@ -9,11 +9,11 @@ from arcface_edu.training.row_optim import RowAdamW, RowSGD
 
 
 def build_optimizer(config, *modules):
-    """SGD with momentum, or AdamW, over the parameters of the backbone and the head.
+    """SGD with momentum, or AdamW, over the parameters of the backbone and, where it is given, the head.
 
     With sampled centres, of those that leave alone what was not sampled.
     """
-    groups = parameter_groups(modules, config.weight_decay, config.decay_all)
+    groups = parameter_groups(modules, (config.backbone_rate, 1.0), config.weight_decay, config.decay_all)
     sampled = config.sample_rate < 1
     if sampled:
         if config.optimizer == "adamw":
@@ -30,22 +30,25 @@ def build_optimizer(config, *modules):
     return optimizer
 
 
-def parameter_groups(modules, weight_decay, decay_all=False):
-    """Two groups: weights that decay, and those that do not.
+def parameter_groups(modules, shares, weight_decay, decay_all=False):
+    """Two groups: weights that decay, and those that do not; two of each if the modules' shares of the rate differ.
 
     Decay shrinks a convolution or a class centre without harm, since a normalisation follows. BN's gain and bias,
     PReLU's slope and every other bias have none behind them: decay would bend what they compute. InsightFace decays
     them too (`decay_all`).
     """
-    decayed, kept = [], []
-    for module in modules:
+    groups = {(spared, share): [] for spared in (False, True) for share in shares}
+    for module, share in zip(modules, shares, strict=False):
         for part in module.modules():
             for name, parameter in part.named_parameters(recurse=False):
                 if parameter.requires_grad:
                     bare = name == "bias" or isinstance(part, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.PReLU))
-                    (kept if bare and not decay_all else decayed).append(parameter)
-    groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=kept, weight_decay=0.0)]
-    return [group for group in groups if group["params"]]
+                    groups[bare and not decay_all, share].append(parameter)
+    return [
+        dict(params=params, weight_decay=0.0 if spared else weight_decay, share=share)
+        for (spared, share), params in groups.items()
+        if params
+    ]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Schedule:
     warmup_steps: int
     decay_steps: tuple | None  # rate x 0.1 at each; None = polynomial
     power: float
+    head_steps: int  # at the start, in which the head learns alone
 
     @classmethod
     def of(cls, config, num_images, world_size=1):
@@ -72,7 +76,8 @@ class Schedule:
             peak = config.lr * total_batch / 512
             decay_steps = tuple(round(epoch * per_epoch) for epoch in config.decay_epoch)
         warmup = round(max(0, config.warmup_epoch) * per_epoch)
-        return cls(peak, per_epoch, per_epoch * config.num_epoch, total_batch, warmup, decay_steps, config.poly_power)
+        total, alone = per_epoch * config.num_epoch, round(config.head_epoch * per_epoch)
+        return cls(peak, per_epoch, total, total_batch, warmup, decay_steps, config.poly_power, min(alone, total))
 
     def rate(self, step):
         """The learning rate of step 0, 1, ...: warm-up begins at a small share of the peak, not at the peak."""
@@ -86,7 +91,7 @@ class Schedule:
 
 def set_rate(optimizer, rate):
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
 
 
 def check_linear_rule(config, world_size=1):

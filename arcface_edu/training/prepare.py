@@ -12,6 +12,7 @@ from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.models.weights import hash_of, look_into, weights_file
 from arcface_edu.training.distributed import ALONE
 
 RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", "tensorboard")
@@ -24,6 +25,33 @@ class PairSet(NamedTuple):
     name: str
     images: list  # 2N encoded images
     is_same: np.ndarray  # (N,) bool
+
+
+def fit_to_weights(config):
+    """Network, embedding size and scale where the config leaves them open: those of the weights to start from.
+
+    Raises ConfigError or CheckpointError where nothing says them, or where the weights are of another network.
+    """
+    if config.init is None:
+        for key in ("network", "embedding_size"):
+            if config[key] is None:
+                raise ConfigError(
+                    f"{key} is not set, nor are weights that would say it; start from some, as init=runs/drawn_faces."
+                )
+        if config.head_epoch and not config.resume:
+            raise ConfigError(
+                f"head_epoch={config.head_epoch:g} would keep a network of random weights as it is; say what to start "
+                f"from, as init=runs/drawn_faces, or leave head_epoch out."
+            )
+    else:
+        if not config.resume and Path(config.output).resolve() in weights_file(config.init).resolve().parents:
+            raise ConfigError(
+                f"init={config.init} is in {config.output}, the folder of this very run; "
+                f"choose another output=, or set resume=True to go on with that run."
+            )
+        config.network, config.embedding_size = look_into(config.init, config.network, config.embedding_size)
+    if config.scale is None:  # the variance of a logit of random weights is s^2 / d
+        config.scale = 64 * math.sqrt(config.embedding_size / 512)
 
 
 def open_output(config, world=ALONE):
@@ -139,11 +167,12 @@ def fit_to_data(config, world_size):
 
 
 def describe_data(config, faces):
-    """What all processes of a run must have alike: the keys of its config, and the labels of its first images."""
+    """What all processes of a run must have alike: its config, the labels of its first images, what it starts from."""
     labels = [label_of(faces, place) for place in range(min(1000, len(faces)))]
-    own = ("output", "device", "rec", "num_workers")  # paths and machines may differ
+    own = ("output", "device", "rec", "num_workers", "init")  # paths and machines may differ
     return {key: value for key, value in config.items() if key not in own} | {
-        "a hash of the first labels": zlib.crc32(np.array(labels, dtype=np.int64).tobytes())
+        "a hash of the first labels": zlib.crc32(np.array(labels, dtype=np.int64).tobytes()),
+        "a hash of init": config.init and hash_of(weights_file(config.init)),
     }
 
 
