@@ -7,18 +7,21 @@ const HUB = [220, 212], RADIUS = 178, REACH = 128; // of the dial, in units of i
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const main = $("main");
-const slots = []; // of the first and the second face: {canvas, said, radios, turn, direction, person}
+const slots = []; // of the first and the second face: {box, canvas, said, radios, turn, direction, person}
 let network, facts, shown = 0; // shown: the angle at which the second ray stands
 
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
 start().catch((error) => fail(error.message));
 
 async function start() {
   facts = await (await get("demo.json", "the list of drawn faces")).json();
-  $("#record").textContent =
-    `On ${facts.pairs.toLocaleString("en")} pairs of such people it is right in ${(100 * facts.accuracy).toFixed(1)} %.`;
+  $("#dimensions").textContent = facts.dimensions;
+  $("#record").textContent = `It learnt from ${facts.people} people, and on ${facts.pairs.toLocaleString("en")} pairs ` +
+    `of photographs of others it is right in ${(100 * facts.accuracy).toFixed(1)} %.`;
   drawScale(facts.threshold);
   for (const name of ["First face", "Second face"]) slots.push(addSlot(name, slots.length));
   network = await loadNetwork();
+  for (const slot of slots) slot.box.disabled = false;
   for (const [number, slot] of slots.entries()) await slot.radios[number].onchange(); // one person, twice
 }
 
@@ -58,7 +61,8 @@ async function loadOrt() {
 function addSlot(name, number) {
   const part = $("template").content.cloneNode(true);
   const box = $(".slot", part), file = $("input[type=file]", part);
-  const slot = { canvas: $("canvas", part), said: $(".said", part), radios: [], turn: 0 };
+  const slot = { box, canvas: $("canvas", part), said: $(".said", part), radios: [], turn: 0 };
+  box.disabled = true; // until there is a network
   $("legend", part).textContent = name;
   for (const photo of facts.faces[0].keys())
     for (const [person, photographs] of facts.faces.entries()) {
@@ -73,11 +77,11 @@ function addSlot(name, number) {
       };
       slot.radios[photo + person * photographs.length] = radio;
     }
-  const own = (blob) => blob && show(slot, blob, blob.name);
+  const own = async (blob) => blob && network && show(slot, blob, blob.name);
   file.onchange = () => own(file.files[0]).finally(() => (file.value = "")); // so that it can be chosen again
-  box.ondragover = (event) => (event.preventDefault(), box.classList.add("over"));
+  box.ondragover = () => box.classList.add("over");
   box.ondragleave = () => box.classList.remove("over");
-  box.ondrop = (event) => (event.preventDefault(), box.ondragleave(), own(event.dataTransfer.files[0]));
+  box.ondrop = (event) => (box.ondragleave(), own(event.dataTransfer.files[0]));
   main.append(part);
   return slot;
 }
@@ -179,7 +183,7 @@ function drawScale(threshold) {
   for (let degrees = 10; degrees < 180; degrees += 10) line(degrees, RADIUS - 6.5, RADIUS + 6.5, "tick");
   for (const degrees of [0, 45, 90, 135, 180]) if (Math.abs(degrees - threshold) > 12) label(degrees, `${degrees}°`, "");
   line(threshold, 40, RADIUS + 10, "threshold");
-  label(threshold, `${threshold}°`, "limit");
+  label(threshold, `threshold ${threshold}°`, "limit");
 }
 
 function place(angle) {

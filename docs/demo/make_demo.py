@@ -54,9 +54,10 @@ def make_network(run, page):
         export.main([str(run), "--onnx", f"{folder}/face.onnx", "--whole", "--fp16"])
         with written_beside(page / "face.onnx") as file:
             file.write(Path(folder, "face_fp16.onnx").read_bytes())
-    last = judged[-1]
-    facts = {"threshold": round(last["threshold"]["degrees"], 1), "pairs": last["num_pairs"]}
-    facts |= {"accuracy": round(last["accuracy"], 4), "faces": [list(names) for names in face_names()]}
+    config, last = json.loads((run / "config.json").read_text()), judged[-1]
+    facts = {"people": config["num_classes"], "dimensions": config["embedding_size"], "pairs": last["num_pairs"]}
+    facts |= {"accuracy": round(last["accuracy"], 4), "threshold": round(last["threshold"]["degrees"], 1)}
+    facts["faces"] = face_names()
     (page / "demo.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -112,11 +113,12 @@ def take_picture(path):
 
     with served(PAGE) as address, playwright.sync_api.sync_playwright() as engines:
         browser = engines.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport=dict(width=1000, height=690))
+        page = browser.new_page(viewport=dict(width=1000, height=700))
         page.goto(address)
         page.wait_for_selector("main[data-state=done]", timeout=120_000)
         page.wait_for_timeout(1000)  # the dial comes to rest
-        picture = Image.open(io.BytesIO(page.screenshot()))
+        below = page.locator("footer").bounding_box()["y"]
+        picture = Image.open(io.BytesIO(page.screenshot(clip=dict(x=0, y=0, width=1000, height=below - 4))))
         browser.close()
     picture.convert("RGB").quantize(160).save(path, optimize=True)
 
