@@ -187,7 +187,8 @@ def test_the_keyboard_and_a_drop(site, open_page, tmp_path):
         """bytes => {
             const carried = new DataTransfer();
             carried.items.add(new File([new Uint8Array(bytes)], "dropped.jpg", { type: "image/jpeg" }));
-            document.querySelector(".slot").dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+            const drop = new DragEvent("drop", { dataTransfer: carried, bubbles: true });
+            document.querySelector(".slot").dispatchEvent(drop);
         }""",
         list(content),
     )
