@@ -3,7 +3,7 @@
     python docs/demo/make_demo.py runs/drawn_faces   the network, the drawn faces, demo.json, and ort/
     python docs/demo/make_demo.py                    ort/ alone: onnxruntime-web, so that the page needs no network
 
-demo.js holds the version of onnxruntime-web; npm fetches it. Where Debian's chromium is, README's picture is taken too.
+demo.js holds the version of onnxruntime-web; npm fetches it. Where chromium is, README's picture is taken too.
 """
 
 import functools
@@ -37,8 +37,9 @@ PEOPLE, PHOTOGRAPHS = (504, 507, 508, 510), (2, 4)  # of those who are never tra
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments:
-        make_network(Path(arguments[0]), PAGE)
+        write_facts(Path(arguments[0]), PAGE)
         make_faces(PAGE)
+        make_network(Path(arguments[0]), PAGE)
     fetch_ort(PAGE / "ort")
     if arguments and shutil.which("chromium"):
         take_picture(PAGE.parents[1] / "pics" / "demo.png")
@@ -46,14 +47,18 @@ def main(arguments=None):
 
 
 def make_network(run, page):
-    """face.onnx: a run's network in fp16, mirror and length 1 inside; demo.json: its threshold, and the faces."""
-    judged = [line for line in read_metrics(run / "metrics.jsonl") if "threshold" in line]
-    if not judged:
-        raise DataError(f"{run} has verified nothing, so the dial would have no threshold: let the run finish.")
+    """face.onnx: a run's network in fp16, mirror and length 1 inside."""
     with tempfile.TemporaryDirectory() as folder:
         export.main([str(run), "--onnx", f"{folder}/face.onnx", "--whole", "--fp16"])
         with written_beside(page / "face.onnx") as file:
             file.write(Path(folder, "face_fp16.onnx").read_bytes())
+
+
+def write_facts(run, page):
+    """demo.json: what the run learnt from, its threshold and how often that is right, the names of the faces."""
+    judged = [line for line in read_metrics(run / "metrics.jsonl") if "threshold" in line]
+    if not judged:
+        raise DataError(f"{run} has verified nothing, so the dial would have no threshold: let the run finish.")
     config, last = json.loads((run / "config.json").read_text()), judged[-1]
     facts = {"people": config["num_classes"], "dimensions": config["embedding_size"], "pairs": last["num_pairs"]}
     facts |= {"accuracy": round(last["accuracy"], 4), "threshold": round(last["threshold"]["degrees"], 1)}
