@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from arcface_edu import build_model, embed
 from arcface_edu.data.align import TEMPLATE
+from arcface_edu.data.faces import UNSEEN, draw_person
 from arcface_edu.data.images import decode
-from arcface_edu.exporting.facts import drawn_pairs
 from arcface_edu.exporting.to_onnx import WholeEmbedding, to_onnx
 from arcface_edu.exporting.variants import to_fp16, to_int8
 
@@ -68,7 +68,7 @@ def small_net(network):
 
 
 def test_insightface_takes_the_file_as_its_own(insightface, tmp_path):
-    images, _ = drawn_pairs(people=4, photos=2, pairs=4)
+    images = [photo for person in range(4) for photo in draw_person(0, UNSEEN + person, 2)]
     ours, least = {}, {}  # by file: our embeddings, and the smallest cosine to them that is still the same network
     for network in ("r10", "mbf", "vit_t"):
         model = small_net(network)
