@@ -3,11 +3,12 @@
 # make train-ddp   the same training shared by two processes on this machine
 # make lab     open the course in JupyterLab                make notebooks   run the course, keep its outputs
 # make course-html   the course as pages to read offline
-# make test-browser   what needs a browser: Debian's chromium
+# make test-browser   what needs a browser: Debian's chromium, and npm
+# make demo    the page in docs/demo anew: its network, its faces, and with npm the program that runs it
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train train-ddp lab notebooks course-html test test-fast test-browser lint pics clean
+.PHONY: train train-ddp lab notebooks course-html test test-fast test-browser lint pics demo clean
 
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
@@ -43,6 +44,10 @@ pics: .venv/ready
 	@test -f runs/drawn_faces/model.pt || $(MAKE) train
 	@test -f runs/softmax/model.pt || $(MAKE) train ARGS="loss=softmax output=runs/softmax"
 	$(BIN)/python pics/make_pics.py
+
+demo: .venv/ready
+	@test -f runs/drawn_faces/model.pt || $(MAKE) train
+	$(BIN)/python docs/demo/make_demo.py runs/drawn_faces
 
 # The stamp is written last, so that an installation cut short is taken up again. Nothing to do while it is newer.
 .venv/ready: pyproject.toml

@@ -1,0 +1,132 @@
+"""Make what the page beside this file shows: `make demo`, half a minute after the run that it takes the network from.
+
+    python docs/demo/make_demo.py runs/drawn_faces   the network, the drawn faces, demo.json, and ort/
+    python docs/demo/make_demo.py                    ort/ alone: onnxruntime-web, so that the page needs no network
+
+demo.js holds the version of onnxruntime-web; npm fetches it. Where chromium is, README's picture is taken too.
+"""
+
+import functools
+import http.server
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from arcface_edu import export
+from arcface_edu.data.faces import UNSEEN, draw_person
+from arcface_edu.data.recordio import written_beside
+from arcface_edu.errors import ConfigError, DataError, speaks_plainly
+from arcface_edu.training.metrics import read_metrics
+
+PAGE = Path(__file__).parent
+ORT = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+PEOPLE, PHOTOGRAPHS = (504, 507, 508, 510), (2, 4)  # of those who are never trained on; chosen for their looks
+
+
+@speaks_plainly
+def main(arguments=None):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments:
+        write_facts(Path(arguments[0]), PAGE)
+        make_faces(PAGE)
+        make_network(Path(arguments[0]), PAGE)
+    fetch_ort(PAGE / "ort")
+    if arguments and shutil.which("chromium"):
+        take_picture(PAGE.parents[1] / "pics" / "demo.png")
+    print("now: python3 -m http.server --directory docs/demo")
+
+
+def make_network(run, page):
+    """face.onnx: a run's network in fp16, mirror and length 1 inside."""
+    with tempfile.TemporaryDirectory() as folder:
+        export.main([str(run), "--onnx", f"{folder}/face.onnx", "--whole", "--fp16"])
+        with written_beside(page / "face.onnx") as file:
+            file.write(Path(folder, "face_fp16.onnx").read_bytes())
+
+
+def write_facts(run, page):
+    """demo.json: what the run learnt from, its threshold and how often that is right, the names of the faces."""
+    judged = [line for line in read_metrics(run / "metrics.jsonl") if "threshold" in line]
+    if not judged:
+        raise DataError(f"{run} has verified nothing, so the dial would have no threshold: let the run finish.")
+    config, last = json.loads((run / "config.json").read_text()), judged[-1]
+    facts = {"people": config["num_classes"], "dimensions": config["embedding_size"], "pairs": last["num_pairs"]}
+    facts |= {"accuracy": round(last["accuracy"], 4), "threshold": round(last["threshold"]["degrees"], 1)}
+    facts["faces"] = face_names()
+    (page / "demo.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def face_names():
+    """For each person the names of the photographs."""
+    return [[f"faces/{person}_{photo}.jpg" for photo in PHOTOGRAPHS] for person in PEOPLE]
+
+
+def make_faces(page):
+    """The photographs, as the drawn faces' own code draws and compresses them."""
+    (page / "faces").mkdir(exist_ok=True)
+    for person, names in zip(PEOPLE, face_names(), strict=True):
+        drawn = draw_person(0, UNSEEN + person, max(PHOTOGRAPHS) + 1)
+        for photo, name in zip(PHOTOGRAPHS, names, strict=True):
+            (page / name).write_bytes(drawn[photo])
+
+
+def fetch_ort(folder):
+    """The two files of onnxruntime-web that the page takes, of the version in demo.js, by npm.  raises: ConfigError."""
+    package = re.search(r"onnxruntime-web@[\d.]+", (PAGE / "demo.js").read_text()).group()
+    if not shutil.which("npm"):
+        raise ConfigError(f"{package} is fetched with npm: sudo apt install npm, or let the page take it from its CDN.")
+    with tempfile.TemporaryDirectory() as download:
+        done = subprocess.run(["npm", "pack", "--silent", package], cwd=download, capture_output=True, text=True)
+        if done.returncode:
+            raise ConfigError(f"npm cannot fetch {package}: {done.stderr.strip() or 'it does not say why'}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(next(Path(download).glob("*.tgz"))) as archive:
+            for name in ORT:
+                with written_beside(folder / name) as file:
+                    file.write(archive.extractfile(f"package/dist/{name}").read())
+
+
+@contextmanager
+def served(folder):
+    """Address of a server of the files in `folder`."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def take_picture(path):
+    """The page as a visitor finds it, as a PNG with a palette."""
+    import playwright.sync_api
+
+    with served(PAGE) as address, playwright.sync_api.sync_playwright() as engines:
+        browser = engines.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport=dict(width=1000, height=700))
+        page.goto(address)
+        page.wait_for_selector("main[data-state=done]", timeout=120_000)
+        page.wait_for_timeout(1000)  # the dial comes to rest
+        below = page.locator("footer").bounding_box()["y"]
+        picture = Image.open(io.BytesIO(page.screenshot(clip=dict(x=0, y=0, width=1000, height=below - 4))))
+        browser.close()
+    picture.convert("RGB").quantize(160).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""docs/demo in a real browser: the angle on its dial is the one that torch computes, and nothing leaves the page."""
+
+import contextlib
+import importlib.util
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import playwright.sync_api
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from arcface_edu import build_model, embed
+from arcface_edu.data.faces import UNSEEN, draw_person
+from arcface_edu.data.images import decode, encode_png, fit
+from arcface_edu.exporting.to_onnx import WholeEmbedding, to_onnx
+from arcface_edu.exporting.variants import to_fp16
+from arcface_edu.figures import style
+from arcface_edu.models.onnx_graph import OnnxGraph
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "build" / "browser"
+LOOKS = {
+    "light": dict(viewport=dict(width=1100, height=800), color_scheme="light"),
+    "dark": dict(viewport=dict(width=1100, height=800), color_scheme="dark"),
+    "phone": dict(viewport=dict(width=390, height=844), color_scheme="light", has_touch=True),
+}
+CLOSE = 0.3  # degrees: fp16 in two runtimes, and a dial that shows one decimal
+
+pytestmark = pytest.mark.browser
+
+described = importlib.util.spec_from_file_location("make_demo", ROOT / "docs" / "demo" / "make_demo.py")
+make_demo = importlib.util.module_from_spec(described)
+described.loader.exec_module(make_demo)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A copy of the page as committed, with onnxruntime-web beside it as `make demo` fetches it."""
+    folder = tmp_path_factory.mktemp("demo") / "site"
+    shutil.copytree(ROOT / "docs" / "demo", folder, ignore=shutil.ignore_patterns("ort", "__pycache__"))
+    make_demo.fetch_ort(folder / "ort")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_api.sync_playwright() as engines:
+        chromium = engines.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """open_page(folder, **look): the page of that folder, served; .errors and .requests are what it said and asked."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(folder, expect="done", prepare=lambda page: None, **look):
+            address = stack.enter_context(make_demo.served(folder))
+            page = browser.new_page(**look)
+            stack.callback(page.close)
+            page.errors, page.requests = [], []
+            page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
+            page.on("pageerror", lambda error: page.errors.append(str(error)))
+            page.on("request", lambda request: page.requests.append(request))
+            page.set_default_timeout(120_000)
+            prepare(page)
+            page.goto(address)
+            page.wait_for_selector(f"main[data-state={expect}]")
+            return page
+
+        yield opened
+
+
+def choose(page, number, name):
+    """Choose an included drawn face for the first (0) or second (1) slot."""
+    page.locator(f".slot >> nth={number}").locator(f'label:has(img[src="{name}"]) input').check()
+    page.wait_for_timeout(100)
+
+
+def angle_shown(page, other_than=None):
+    """Degrees on the dial, once the number is another."""
+    if other_than is not None:
+        page.wait_for_function(
+            "before => parseFloat(document.querySelector('#angle').textContent) !== before", arg=other_than
+        )
+    return float(page.inner_text("#angle").rstrip("°"))
+
+
+def degrees(model, first, second, flip):
+    """The angle between two encoded pictures, by our own code."""
+    one, other = F.normalize(embed(model, [first, second], flip=flip).double())
+    return math.degrees(torch.acos((one @ other).clamp(-1, 1)))
+
+
+def facts(site):
+    return json.loads((site / "demo.json").read_text())
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_dial_shows_the_angle_of_the_network_as_committed(site, open_page, look):
+    page = open_page(site, **LOOKS[look])
+    graph, people = OnnxGraph(site / "face.onnx"), facts(site)["faces"]
+    names = [name for person in people for name in person]
+    assert page.locator(".slot img").count() == 2 * len(names) == 16
+    for first, second in ((names[0], names[1]), (names[2], names[5]), (names[3], names[7]), (names[3], names[3])):
+        choose(page, 0, first)
+        choose(page, 1, second)
+        expected = degrees(graph, (site / first).read_bytes(), (site / second).read_bytes(), flip=False)
+        page.wait_for_function(
+            "e => Math.abs(parseFloat(document.querySelector('#angle').textContent) - e) < 0.3", arg=expected
+        )
+        said, threshold = page.inner_text("#verdict"), facts(site)["threshold"]
+        assert f"threshold of {threshold}°" in said
+        assert ("one person" in said) == (expected < threshold)
+        same = any({first, second} <= set(person) for person in people)
+        assert ("It is right" in said) == (same == (expected < threshold))
+        assert f"stands at {angle_shown(page):.1f}" in page.get_attribute(".dial svg", "aria-label")
+    choose(page, 0, names[0])
+    choose(page, 1, names[5])
+    page.wait_for_timeout(1000)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"demo_{look}.png", full_page=True)
+    assert page.errors == []
+    assert all(request.method == "GET" and request.url.startswith(page.url) for request in page.requests)
+
+
+def test_what_export_writes_today_runs_in_the_browser_and_gives_torchs_angle(site, open_page, tmp_path):
+    """Fresh weights through the whole chain: torch, torch.onnx, fp16 or not, wasm, a canvas; pictures of one's own."""
+    torch.manual_seed(0)
+    model = build_model("r10", 128)
+    model(torch.rand(16, 3, 112, 112) * 2 - 1)  # BN statistics that are not the trivial ones
+    content = to_onnx(WholeEmbedding(model.eval()).eval(), {})
+    pictures = []
+    for person in range(2):
+        (tmp_path / f"{person}.png").write_bytes(encode_png(decode(draw_person(0, UNSEEN + person, 1)[0])))
+        pictures.append(tmp_path / f"{person}.png")
+    expected = degrees(model, *(path.read_bytes() for path in pictures), flip=True)
+    for form, written in (("fp32", content), ("fp16", to_fp16(content))):
+        folder = shutil.copytree(site, tmp_path / form)
+        (folder / "face.onnx").write_bytes(written)
+        page = open_page(folder)
+        before = angle_shown(page)
+        for number, path in enumerate(pictures):
+            page.locator("input[type=file]").nth(number).set_input_files(path)
+            before = angle_shown(page, other_than=before)
+        assert before == pytest.approx(expected, abs=CLOSE), form
+        assert "It is" not in page.inner_text("#verdict")  # of these it cannot know
+        assert page.locator(".slot :checked").count() == 0
+        assert page.errors == []
+
+
+def test_own_pictures_and_files_that_are_none(site, open_page, tmp_path):
+    page = open_page(site)
+    angle = angle_shown(page)
+    (tmp_path / "notes.txt").write_text("no face")
+    slot = page.locator(".slot").first
+    slot.locator("input[type=file]").set_input_files(tmp_path / "notes.txt")
+    slot.locator(".said", has_text="notes.txt is no picture that this browser can read: choose a PNG").wait_for()
+    assert angle_shown(page) == angle  # what was there stays
+
+    photo = decode(draw_person(0, UNSEEN + 3, 1)[0])
+    wide = torch.nn.functional.pad(photo, (56, 56))  # 224 x 112: as ours, it comes out at half the size on black
+    (tmp_path / "wide.png").write_bytes(encode_png(wide))
+    slot.locator("input[type=file]").set_input_files(tmp_path / "wide.png")
+    slot.locator(".said", has_text="224 × 112 pixels, fitted to 112 × 112.").wait_for()
+    second = (site / facts(site)["faces"][0][1]).read_bytes()
+    expected = degrees(OnnxGraph(site / "face.onnx"), encode_png(fit(wide)), second, flip=False)
+    assert angle_shown(page, other_than=angle) == pytest.approx(expected, abs=2)  # two ways to shrink
+    assert page.errors == []
+
+
+def test_the_keyboard_and_a_drop(site, open_page, tmp_path):
+    page = open_page(site, reduced_motion="reduce")
+    before = angle_shown(page)
+    page.locator(".slot").nth(1).locator(":checked").focus()
+    page.keyboard.press("ArrowRight")
+    before = angle_shown(page, other_than=before)
+    content = draw_person(0, UNSEEN + 7, 1)[0]
+    page.evaluate(
+        """bytes => {
+            const carried = new DataTransfer();
+            carried.items.add(new File([new Uint8Array(bytes)], "dropped.jpg", { type: "image/jpeg" }));
+            const drop = new DragEvent("drop", { dataTransfer: carried, bubbles: true });
+            document.querySelector(".slot").dispatchEvent(drop);
+        }""",
+        list(content),
+    )
+    second = page.locator(".slot").nth(1).locator("label:has(:checked) img").get_attribute("src")
+    expected = degrees(OnnxGraph(site / "face.onnx"), content, (site / second).read_bytes(), flip=False)
+    assert angle_shown(page, other_than=before) == pytest.approx(expected, abs=CLOSE)
+    assert page.errors == []
+
+
+def test_where_ort_is_missing_its_public_copy_is_taken(site, open_page, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("ort"))
+    asked = []
+
+    def stand_in(page):
+        def answer(route):
+            asked.append(route.request.url)
+            name = route.request.url.rsplit("/", 1)[1]
+            kind = "text/javascript" if name.endswith(".mjs") else "application/wasm"
+            route.fulfill(body=(site / "ort" / name).read_bytes(), content_type=kind,
+                          headers={"Access-Control-Allow-Origin": "*"})  # fmt: skip
+
+        page.route("https://cdn.jsdelivr.net/**", answer)
+
+    page = open_page(folder, prepare=stand_in)
+    angle_shown(page)
+    version = re.search(r'"(onnxruntime-web@[\d.]+)"', (site / "demo.js").read_text()).group(1)
+    assert asked == [f"https://cdn.jsdelivr.net/npm/{version}/dist/{name}" for name in make_demo.ORT]
+    assert page.errors == ["Failed to load resource: the server responded with a status of 404 (File not found)"]
+
+
+def test_sentences_where_something_is_missing(site, open_page, tmp_path):
+    for name, sentence in (
+        ("face.onnx", "face.onnx, the network, could not be loaded (404): run make demo, which makes it anew."),
+        ("demo.json", "demo.json, the list of drawn faces, could not be loaded (404)"),
+        ("ort", "which runs the network, is neither in ort/ nor to be had from cdn.jsdelivr.net: run make demo"),
+    ):
+        folder = shutil.copytree(site, tmp_path / f"no_{name}", ignore=shutil.ignore_patterns(name))
+        page = open_page(folder, "failed", lambda page: page.route("https://cdn.jsdelivr.net/**", lambda r: r.abort()))
+        assert sentence in page.inner_text("#verdict")
+        assert page.locator(".slot:enabled").count() == 0
+    folder = shutil.copytree(site, tmp_path / "broken")
+    (folder / "face.onnx").write_bytes(b"no graph")
+    page = open_page(folder, "failed")
+    assert page.inner_text("#verdict").startswith("onnxruntime-web cannot run face.onnx (")
+
+
+def test_the_colours_are_the_houses(site):
+    css = (site / "demo.css").read_text()
+    for name in ("same", "different", "ink", "faint"):
+        assert f"--{name}: {getattr(style, name.upper())};" in css
+
+
+def test_the_drawn_faces_are_drawn_by_the_package(site, tmp_path):
+    make_demo.make_faces(tmp_path)
+    for name in (name for person in facts(site)["faces"] for name in person):
+        with Image.open(site / name) as picture:
+            assert picture.size == (112, 112)
+        ours, theirs = (decode((folder / name).read_bytes()).double() for folder in (tmp_path, site))
+        assert (ours - theirs).abs().mean() < 1  # another machine's arithmetic may round otherwise
