@@ -442,7 +442,7 @@ Panel(
     show,
     ranks=IntSlider(8, min=1, max=64, description="ranks"),
     bandwidth=FloatLogSlider(2, min=-1, max=2.5, step=0.1, readout_format=".2g", description="GB/s a link"),
-    batch=IntSlider(128, min=8, max=512, step=8, description="batch a rank"),
+    batch=IntSlider(128, min=8, max=512, step=8, description="batch"),
     network=SelectionSlider(options=["r50", "r100"], description="network"),
 )
 

@@ -103,3 +103,12 @@ def test_a_timeline_takes_lists_as_json_brings_them():
     assert title(plot_timeline([arrays])) == title(figure)
     with pytest.raises(DataError, match="at least one step"):
         plot_timeline([])
+
+
+def test_a_timeline_begins_at_zero_wherever_the_clock_stands():
+    line = dict(compute=[[0, 6]], communication=[[4, 8]], hidden=[[4, 6]], waiting=[[8, 10]], steps=[[0, 10]])
+    later = {kind: [[first - 175, last - 175] for first, last in spans] for kind, spans in line.items()}
+    pictures = [plot_timeline([spans | dict(phases=[])]) for spans in (line, later)]
+    assert [figure.axes[0].get_xlim() for figure in pictures] == [(0, 10)] * 2
+    bars = [[bar.get_datalim(bar.axes.transData).bounds for bar in figure.axes[0].collections] for figure in pictures]
+    assert bars[0] == bars[1]

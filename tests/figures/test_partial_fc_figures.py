@@ -59,7 +59,10 @@ def test_the_walk_ends_at_the_log_sum():
 
 def test_published_and_step_time_say_what_they_show():
     rows = [("data", 1e6, 100, 90, 10, 12), ("partial", 1e6, 200, 220, 5, 5)]
-    memory, speed = plot_published(rows).axes
+    figure = plot_published(rows)
+    memory, speed = figure.axes
+    (key,) = figure.legends  # one for both, in one row
+    assert [text.get_text() for text in key.get_texts()] == ["a copy each", "shared, a tenth in use"]
     assert "10% in the mean, 20% at worst" in title(memory)
     assert "10% in the mean, 10% at worst" in title(speed)
     (ax,) = plot_step_time([10, 40], {"all": [2, 6], "a tenth": [1, 2]}).axes
