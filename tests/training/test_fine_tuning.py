@@ -174,7 +174,7 @@ def test_what_the_config_leaves_open_the_weights_say(weights, tmp_path):
         (["network=r10"], r"embedding_size is not set"),
         (
             ["network=r10", "embedding_size=128", "head_epoch=2"],
-            r"head_epoch=2 would keep a network of random weights as it is",
+            r"head_epoch=2 would keep a network of random weights",
         ),
     ],
 )
@@ -280,12 +280,12 @@ class Linear(nn.Module):
 
 
 def fine_tune_on_these_ranks():
-    """Of three heads: weights of all after two steps of the head alone, and after two more of both."""
+    """dict key=value -> all weights after two steps of the head alone, and after two more of both."""
     learning.build_model = Linear
     me = World(dist.get_rank(), dist.get_world_size())
-    found = []
-    for words in ([], [SOFTMAX], [ADAMW]):
-        config = load_config("drawn_faces", ["device=cpu", "backbone_rate=0.25", "max_norm=0.5", *words])
+    found = {}
+    for word in ("loss=arcface", SOFTMAX, ADAMW):
+        config = load_config("drawn_faces", ["device=cpu", "backbone_rate=0.25", "max_norm=0.5", word])
         learner = build_learner(config, PEOPLE, CPU, torch.float32, me)
         for number in range(4):
             set_rate(learner.optimizer, 0.01)
@@ -300,7 +300,8 @@ def fine_tune_on_these_ranks():
             if number in (1, 3):
                 head = learner.head.state_dict()["weight"]
                 whole = head.full_tensor() if hasattr(head, "full_tensor") else head
-                found.append(copy_of(learner.model.state_dict()) | {"centres": whole.detach().clone()})
+                state = copy_of(learner.model.state_dict()) | {"centres": whole.detach().clone()}
+                found.setdefault(word, []).append(state)
     return found
 
 
@@ -308,9 +309,11 @@ def fine_tune_on_these_ranks():
 def test_two_ranks_fine_tune_as_one_does():
     results = run_on_ranks(fine_tune_on_these_ranks, [1, 2])
     (alone,), (first, second) = results[1], results[2]
-    for one, mine, theirs in zip(alone, first, second, strict=True):
-        assert_equal(mine, theirs)
-        torch.testing.assert_close(one, mine, rtol=1e-4, atol=1e-6)
-    for frozen, trained in zip(alone[::2], alone[1::2], strict=True):
+    for word, (frozen, trained) in alone.items():
+        # Where a gradient is next to nothing, AdamW divides it by next to nothing, and an order of adding shows.
+        near = dict(rtol=1e-4, atol=1e-4 if word == ADAMW else 1e-6)
+        for mine, theirs, one in zip(first[word], second[word], (frozen, trained), strict=True):
+            assert_equal(mine, theirs)
+            torch.testing.assert_close(mine, one, **near)
+        assert torch.equal(frozen["fc.weight"], first[word][0]["fc.weight"])  # kept, on either
         assert moved(frozen, trained) == set(frozen)
-    assert_equal(*({"fc": state["fc.weight"]} for state in (alone[0], first[0])))  # kept, on either
