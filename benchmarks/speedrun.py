@@ -22,7 +22,7 @@ from tqdm import tqdm
 from arcface_edu.data.faces import draw_faces
 from arcface_edu.training.metrics import read_metrics
 
-PAIRS_TO_CHOOSE_BY = Path("data/drawn_2x2_pairs6000_seed5_hard1")
+PAIRS_TO_CHOOSE_BY = Path("data/drawn_2x20_pairs6000_seed5_hard1")
 
 
 def main():
@@ -33,7 +33,7 @@ def main():
     parser.add_argument("words", nargs="*", metavar="key=value")
     options = parser.parse_args()
     if options.choose and not PAIRS_TO_CHOOSE_BY.exists():
-        draw_faces(PAIRS_TO_CHOOSE_BY, identities=2, photos=2, seed=5, pairs=6000, pair_identities=100)
+        draw_faces(PAIRS_TO_CHOOSE_BY, identities=2, photos=20, seed=5, pairs=6000, pair_identities=100)
     seconds, accuracies = [], []
     for seed in tqdm(options.seeds, unit="run"):
         taken, accuracy = run(seed, options)
