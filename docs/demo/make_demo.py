@@ -1,4 +1,4 @@
-"""Make what the page beside this file shows: `make demo`, half a minute after the run that it takes the network from.
+"""Make what the page beside this file shows: `make demo`, after the run that it takes the network from.
 
     python docs/demo/make_demo.py runs/drawn_faces   the network, the drawn faces, demo.json, and ort/
     python docs/demo/make_demo.py                    ort/ alone: onnxruntime-web, so that the page needs no network
