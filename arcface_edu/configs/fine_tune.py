@@ -1,7 +1,7 @@
 """Your own photographs, from a trained network: `python -m arcface_edu.train rec=my_photos/ init=WEIGHTS` uses this.
 
 Network and scale are those of the weights; batch, epochs and rate are fitted to the number of images, as in own_data.
-head_epoch=2 backbone_rate=0.1 would be a gentler beginning; docs/fine_tuning.md has what either brought.
+Weights of faces much like yours want a gentler beginning: head_epoch=2 backbone_rate=0.1 (docs/fine_tuning.md).
 """
 
 from easydict import EasyDict as edict
