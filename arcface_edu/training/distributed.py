@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from arcface_edu.errors import ArcfaceError, ConfigError, TrainingError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+TOO_LONG = ("timed out", "timeout")  # gloo's words for a message that did not come, and for the others behind it
 GRACE = 3  # seconds; ranks that wait for the same message give up at almost the same moment
 COMPRESSION = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
 
@@ -160,7 +161,7 @@ def tell_once(error, world, store):
 
 def is_lost_process(error):
     """Whether this is how PyTorch says that a message found no other process; gloo has no error class of its own."""
-    words = ("gloo", "nccl", "connection", "timed out")
+    words = ("gloo", "nccl", "connection", *TOO_LONG)
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
@@ -168,7 +169,7 @@ def who_is_silent(reason, world, store):
     """Of a collective that came to no end: the ranks that do not even say so within a few seconds of this one."""
     with contextlib.suppress(RuntimeError):  # the store may be gone as well
         store.set(f"answers_{world.rank}", "")
-        if "timed out" in reason.lower():
+        if any(word in reason.lower() for word in TOO_LONG):
             time.sleep(GRACE)
             silent = [rank for rank in range(world.size) if not store.check([f"answers_{rank}"])]
             if silent:
