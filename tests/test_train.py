@@ -93,6 +93,11 @@ def wait_for(condition, process, seconds=120):
     raise AssertionError("waited in vain")
 
 
+def wait_for_checkpoint(run, before, process):
+    """Until there are more than `before`, or the process is done: killed after its last, it has none to add."""
+    wait_for(lambda: len(list_checkpoints(run / "checkpoints")) > before or process.poll() == 0, process)
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_it_ends_where_the_uninterrupted_run_ends(words, tmp_path):
     train(load_config("own_data", [*words, f"output={tmp_path / 'whole'}"]))
@@ -100,7 +105,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_where_the_uninterrupted_run_en
     for _ in range(3):
         process = subprocess.Popen(command([*words, "resume=True"]), stderr=subprocess.PIPE, text=True)
         before = len(list_checkpoints(tmp_path / "run" / "checkpoints"))
-        wait_for(lambda before=before: len(list_checkpoints(tmp_path / "run" / "checkpoints")) > before, process)
+        wait_for_checkpoint(tmp_path / "run", before, process)
         time.sleep(dice.uniform(0, 0.6))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -208,9 +213,9 @@ def test_broken_records_are_skipped_and_named_up_to_a_limit(drawn, words, tmp_pa
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_evidence(words, tmp_path, capsys, monkeypatch):
     class Sick(learner.build_head(load_config(), 12).__class__):
-        def forward(self, embeddings, labels):
+        def forward(self, *batch):
             self.calls = getattr(self, "calls", 0) + 1
-            return super().forward(embeddings, labels) * (float("nan") if self.calls == 10 else 1)
+            return super().forward(*batch) * (float("nan") if self.calls == 10 else 1)
 
     monkeypatch.setattr(learner, "build_head", lambda config, classes: Sick(config.embedding_size, classes))
     with pytest.raises(SystemExit) as stopped:
