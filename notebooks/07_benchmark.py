@@ -581,6 +581,18 @@ if real:
     assert all(0.2 < first_place < 0.95 for first_place, _ in found.values())  # far above guessing, far from good
 
 # %% [markdown]
+# A network of yours, or a published one, goes through the same judgement: name its file (`backbone.pth`,
+# `w600k_mbf.onnx`, `.safetensors`) or the folder of a run or of a model.
+
+# %%
+from arcface_edu.models.weights import load_model
+
+weights = None  # "backbone.pth"
+if real and weights:
+    model, network = load_model(weights)
+    print(f"{network}: rank 1 {judge(embed(model, images))[0]:.1%}")
+
+# %% [markdown]
 # Both are far from guessing, and neither is good. The network of drawings has never seen a human being: some of what it
 # learnt, brows, jaws, the distance of the eyes, carries over; light on real skin, wrinkles and real hair do not. After
 # seven epochs of drawings it gets about as far as comparing pixels gets, which for ten pictures taken in one room is not
