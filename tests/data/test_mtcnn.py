@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from arcface_edu.course.orl import orl_faces
 from arcface_edu.data import mtcnn
 from arcface_edu.data.align import TEMPLATE, similarity
 from arcface_edu.data.faces import draw_person
@@ -20,9 +21,6 @@ ORL = Path(__file__).parents[2] / "data" / "orl"
 
 @pytest.fixture(scope="module")
 def detector():
-    for package in ("mtcnn", "joblib", "lz4"):
-        if not mtcnn.find_spec(package):
-            pytest.skip(f'needs {package}: pip install -e ".[detect]"')
     return mtcnn.Mtcnn()
 
 
@@ -42,12 +40,12 @@ def test_the_points_are_where_the_face_was_drawn(detector, portraits):
     assert np.median(wrong) < 5 and np.mean(np.array(wrong) < 10) > 0.8  # of eyes that are 35 pixels apart
 
 
-@pytest.mark.skipif(not ORL.is_dir(), reason="needs real faces: python -m arcface_edu.course.orl")
+@pytest.mark.slow
 def test_real_photographs(detector):
     """AT&T/ORL: one face in each, whose points lie as those of a face seen from the front do, but for its pose."""
     off = []
     for person in range(1, 41):
-        path = ORL / f"s{person}" / "1.pgm"
+        path = orl_faces(ORL) / f"s{person}" / "1.pgm"
         _, points = detector(decode(path.read_bytes(), path))
         assert len(points) == 1
         moved = similarity(points[0].numpy(), TEMPLATE)
