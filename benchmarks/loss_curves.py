@@ -1,9 +1,10 @@
 """The default run by one process and by two: do both learn alike?
 
-    python benchmarks/loss_curves.py [key=value ...]        runs/one_process, runs/two_processes: about two minutes each
+    python benchmarks/loss_curves.py [key=value ...]        three runs in runs/, one to two minutes each
 
-Both take the same images in the same order. What differs is BN, which normalises over the 32 images that a process has
-instead of 64, and the order in which numbers are added. Prints the differences, and draws both into loss_curves.png.
+All take the same images in the same order. What differs between one process and two is BN, which normalises over the 32
+images that a process has instead of 64. So a third run, of one process that takes its 64 images in two halves, tells
+BN's share from all else. Prints how far each is from the two processes, and draws all into loss_curves.png.
 """
 
 import os
@@ -12,12 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from arcface_edu.figures.style import FAINT, SAME, canvas, dress, save
+from arcface_edu.figures.style import DIFFERENT, FAINT, SAME, canvas, dress, save
 from arcface_edu.training.metrics import read_metrics
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 WAYS = {
     "one process": (["-m"], "2", ["output=runs/one_process"]),
+    "one process, 32 + 32": (["-m"], "2", ["batch_size=32", "gradient_acc=2", "output=runs/two_halves"]),
     "two processes": ([*TORCHRUN, "-m"], "1", ["batch_size=32", "num_workers=0", "output=runs/two_processes"]),
 }
 
@@ -30,12 +32,14 @@ def main():
         lines = read_metrics(Path(words[-1].removeprefix("output=")) / "metrics.jsonl")
         found[name] = [line for line in lines if "loss" in line]
     save(plot_both(found), Path("loss_curves.png"))
-    one, two = found.values()
-    for key in ("loss", "target_angle"):
-        apart = [abs(a[key] - b[key]) for a, b in zip(one, two, strict=True)]
-        print(f"{key}: apart by {statistics.median(apart):.3f} (median), at most by {max(apart):.3f}")
+    *_, two = found.values()
+    print(
+        "| run | loss at the end | target angle at the end | loss off, median (most) | angle off |\n|---|---|---|---|---|"
+    )
     for name, lines in found.items():
-        print(f"{name}: ends at a loss of {lines[-1]['loss']:.2f} and {lines[-1]['target_angle']:.1f} degrees")
+        off = [[abs(a[key] - b[key]) for a, b in zip(lines, two, strict=True)] for key in ("loss", "target_angle")]
+        differences = " | ".join(f"{statistics.median(values):.3f} ({max(values):.3f})" for values in off)
+        print(f"| {name} | {lines[-1]['loss']:.2f} | {lines[-1]['target_angle']:.1f} | {differences} |")
 
 
 def plot_both(found):
@@ -43,7 +47,7 @@ def plot_both(found):
     figure, ax = canvas(size=(9.6, 3.6))
     ax.remove()
     axes = figure.subplots(1, 2)
-    for (name, lines), (color, width) in zip(found.items(), ((FAINT, 3.5), (SAME, 1.2)), strict=True):
+    for (name, lines), (color, width) in zip(found.items(), ((FAINT, 3.5), (DIFFERENT, 2.4), (SAME, 1)), strict=True):
         for ax, key in zip(axes, ("loss", "target_angle"), strict=True):
             ax.plot([line["step"] for line in lines], [line[key] for line in lines], color=color, lw=width, label=name)
     dress(axes[0], "Two processes learn as one does", "step", "loss", key=True)
