@@ -33,9 +33,8 @@ def main():
         found[name] = [line for line in lines if "loss" in line]
     save(plot_both(found), Path("loss_curves.png"))
     *_, two = found.values()
-    print(
-        "| run | loss at the end | target angle at the end | loss off, median (most) | angle off |\n|---|---|---|---|---|"
-    )
+    print("| run | last loss | last target angle | loss off, median (most) | angle off |")
+    print("|---|---|---|---|---|")
     for name, lines in found.items():
         off = [[abs(a[key] - b[key]) for a, b in zip(lines, two, strict=True)] for key in ("loss", "target_angle")]
         differences = " | ".join(f"{statistics.median(values):.3f} ({max(values):.3f})" for values in off)
