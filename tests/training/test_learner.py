@@ -1,5 +1,8 @@
 """One step: what a rank notices of an overflow, all act upon; DataParallel says when it cannot be."""
 
+import functools
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -7,6 +10,7 @@ from ranks import run_on_ranks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcface_edu.config import load_config
+from arcface_edu.errors import ConfigError
 from arcface_edu.training.distributed import World
 from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter
@@ -134,3 +138,23 @@ def test_data_parallel_computes_what_one_gpu_does():
         losses[f"gradient {way}"] = learner.model.conv1.weight.grad
     torch.testing.assert_close(losses["dp"], losses["ddp"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses["gradient dp"], losses["gradient ddp"], rtol=1e-3, atol=1e-5)
+
+
+def test_compiled_it_takes_the_same_step(monkeypatch):
+    """The graph that torch.compile makes of the network, forward and backward, run as it is: that needs no compiler."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setenv("CXX", sys.executable)
+    images, labels = torch.randn(4, 3, 112, 112, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    ends = []
+    for word in ("compile=False", "compile=True"):
+        learner = build_learner(small("fp16=False", "lr=0.1", word), 10, CPU, torch.float32)
+        learner.backward(learner.loss(images, labels))
+        learner.update()
+        ends.append(learner.model.state_dict())
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)  # the names, too
+
+
+def test_compiling_without_a_compiler_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler, and no-such-compiler is not there"):
+        build_learner(small("compile=True"), 10, CPU, torch.float32)
