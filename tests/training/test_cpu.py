@@ -33,7 +33,7 @@ def faults():
 def test_freed_memory_is_not_taken_from_the_system_again():
     code = f"{FAULTS}\nbefore = faults()\ncpu.keep_freed_memory()\nfaults()\nprint(before, faults())"
     before, after = map(int, in_a_process(code, MALLOC_MMAP_THRESHOLD_="1000000"))
-    assert before > 10 * 1000 > after  # 16 MB are 4,096 pages, unless pages are huge
+    assert before > 10 * (after + 10)  # 16 MB are 4,096 pages, and fewer where pages are huge
 
 
 def test_all_threads_of_a_rank_are_batch_work_and_those_to_come():
