@@ -2,7 +2,9 @@
 
 import pytest
 
+from arcface_edu.data.bins import write_pairs
 from arcface_edu.data.faces import draw_faces
+from arcface_edu.exporting.facts import drawn_pairs
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +13,11 @@ def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faces") / "drawn"
     draw_faces(folder, 12, 10, seed=7, pairs=100, pair_identities=10)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """A .bin file of 60 pairs of drawn people whom no run has trained on."""
+    path = tmp_path_factory.mktemp("pairs") / "few.bin"
+    write_pairs(path, *drawn_pairs(people=6, photos=4, pairs=60))
+    return path

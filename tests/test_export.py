@@ -15,10 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from arcface_edu import angles, build_model, embed, evaluate, export, load_model, read_pairs
-from arcface_edu.data.bins import write_pairs
 from arcface_edu.data.images import decode
 from arcface_edu.errors import ExportError
-from arcface_edu.exporting.facts import drawn_pairs
 from arcface_edu.exporting.to_onnx import check_parity, to_onnx
 from arcface_edu.models.onnx_graph import OnnxGraph, scales_itself
 from arcface_edu.models.weights import hash_of
@@ -41,13 +39,6 @@ def run(tmp_path_factory):
     torch.save(small_net().state_dict(), folder / "model.pt")
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "few.bin"
-    write_pairs(path, *drawn_pairs(people=6, photos=4, pairs=60))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from arcface_edu import angles, build_model, embed, evaluate, export, load_model, read_pairs
-from arcface_edu.data.bins import write_pairs
-from arcface_edu.exporting.facts import drawn_pairs, public
+from arcface_edu.exporting.facts import public
 from arcface_edu.models.weights import hash_of
 from arcface_edu.training.finished import open_trained
 
@@ -35,13 +34,6 @@ def run(tmp_path):
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (EARLY, dict(step=9), LATE)))
     return folder
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "few.bin"
-    write_pairs(path, *drawn_pairs(people=6, photos=4, pairs=60))
-    return path
 
 
 def hub(*arguments):
