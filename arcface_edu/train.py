@@ -13,6 +13,7 @@ metrics.jsonl, checkpoints/, model.pt and figures/.
 """
 
 import argparse
+import contextlib
 import json
 import time
 from functools import partial
@@ -75,7 +76,7 @@ def main(argv=None):
 
         print(dry_run(config))
         return
-    with join_world(config.timeout_seconds) as world:
+    with join_world(config.timeout_seconds) as world, full_memory_in_words(config):
         train(config, world)
 
 
@@ -245,6 +246,19 @@ def train(config, world=ALONE):
         save_atomically(model.state_dict(), output / "model.pt")
         report(output, results, pair_sets, seconds=time.perf_counter() - began)
     return results
+
+
+@contextlib.contextmanager
+def full_memory_in_words(config):
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU's memory is full at batch_size={config.batch_size}. Try half of it with "
+            f"gradient_acc={2 * config.gradient_acc}, which learns the same but for BN; gradient_checkpointing=True; "
+            f"more processes; or with many classes sample_rate=0.1. `python -m arcface_edu.plan` with the same words "
+            f"says what it takes."
+        ) from error
 
 
 def report_broken(batches, broken, limit):

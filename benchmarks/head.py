@@ -6,7 +6,8 @@ Way A goes through the steps of InsightFace's head: every centre normalised, the
 clamped, the margin by arccos and cos of that matrix outside autograd, cross-entropy, then torch.optim.SGD. Way B is
 arcface_edu's, with its optimizer by rows; way C is B with the optimizer's step inside the backward pass
 (`step_in_backward`). They alternate in one process, and the medians are compared. Memory is measured in a fresh process
-for each way: the peak of a step beyond weights, momentum and gradient. The errors are those of the gradients for
+for each way: the peak of a step beyond weights, momentum and gradient. All is done on the accelerator, if there is one.
+The errors are those of the gradients for
 embeddings and centres against float64, over the first 10,000 classes, as a share of the gradient's length.
 """
 
@@ -23,10 +24,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from arcface_edu.heads import MarginSoftmax
+from arcface_edu.training.precision import choose_device
 from arcface_edu.training.row_optim import RowSGD
 
 DIMENSION, SCALE, MARGIN = 512, 64.0, 0.5
 SGD = dict(lr=0.1, momentum=0.9, weight_decay=5e-4)
+DEVICE = choose_device()
 
 
 class AllAtOnce(torch.nn.Module):
@@ -40,7 +43,7 @@ class AllAtOnce(torch.nn.Module):
         cosine = F.linear(F.normalize(embeddings), F.normalize(self.weight)).clamp(-1, 1)  # (B, C)
         with torch.no_grad():
             theta = cosine.acos_()
-            theta[torch.arange(len(labels)), labels] += MARGIN
+            theta[torch.arange(len(labels), device=labels.device), labels] += MARGIN
             theta.cos_()
         return F.cross_entropy(SCALE * cosine, labels)
 
@@ -48,7 +51,7 @@ class AllAtOnce(torch.nn.Module):
 def build(ways, classes):
     """{way: (head, optimizer)}, all on the same weight and momentum, so that a million classes fit."""
     torch.manual_seed(0)
-    weight = torch.nn.Parameter(0.01 * torch.randn(classes, DIMENSION))
+    weight = torch.nn.Parameter(0.01 * torch.randn(classes, DIMENSION, device=DEVICE))
     momentum = torch.zeros_like(weight)
     built = {}
     for way in ways:
@@ -63,30 +66,48 @@ def build(ways, classes):
 
 
 def draw_batch(size, classes):
-    return torch.randn(size, DIMENSION, requires_grad=True), torch.randint(classes, (size,))
+    embeddings = torch.randn(size, DIMENSION, device=DEVICE, requires_grad=True)
+    return embeddings, torch.randint(classes, (size,), device=DEVICE)
 
 
 def step(head, optimizer, embeddings, labels):
     """returns: seconds of forward and backward pass, seconds of all."""
-    began = time.perf_counter()
+    began = now()
     head(embeddings, labels).backward()
-    between = time.perf_counter()
+    between = now()
     optimizer.step()
     optimizer.zero_grad()
-    return between - began, time.perf_counter() - began
+    return between - began, now() - began
+
+
+def now():
+    """Seconds, once the device has done what was asked of it."""
+    if DEVICE.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 def memory_of(way, classes, batch):
-    """Peak bytes of a step beyond what was there before it, weight, momentum and gradient.  Linux only."""
+    """Peak bytes of a step beyond what was there before it, weight, momentum and gradient."""
     head, optimizer = build(way, classes)[way]
     embeddings, labels = draw_batch(batch, classes)
     step(head, optimizer, embeddings, labels)  # whatever is allocated only once
+    gradient = 0 if way == "C" else head.weight.nbytes
+    return peak_beyond(step, head, optimizer, embeddings, labels) - gradient
+
+
+def peak_beyond(work, *arguments):
+    """Bytes at the peak of work(*arguments), beyond what is held before it.  On a CPU for Linux only."""
+    if DEVICE.type != "cpu":
+        before = torch.accelerator.memory_allocated()
+        torch.accelerator.reset_peak_memory_stats()
+        work(*arguments)
+        return torch.accelerator.max_memory_allocated() - before
     ctypes.CDLL(None).malloc_trim(0)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts anew
-    step(head, optimizer, embeddings, labels)
-    gradient = 0 if way == "C" else head.weight.nbytes
-    return resident("VmHWM") - before - gradient
+    work(*arguments)
+    return resident("VmHWM") - before
 
 
 def resident(name):
@@ -123,7 +144,7 @@ def compare(classes, batch, rounds, ways):
                 seconds[way].append(taken)
     for way in ways:
         passes, whole = zip(*seconds[way], strict=True)
-        cells = [f"{classes:,}", way, f"{statistics.median(passes):.3f}", f"{statistics.median(whole):.3f}"]
+        cells = [f"{classes:,}", way, f"{statistics.median(passes):.4f}", f"{statistics.median(whole):.4f}"]
         cells += [ratio(*([pair[part] for pair in seconds[w]] for w in ("A", way))) for part in (0, 1)]
         cells += [f"{memory[way] / 2**20:,.0f}", f"{memory['A'] / memory[way]:.1f}"]
         print("| " + " | ".join(cells) + " |", flush=True)

@@ -4,16 +4,14 @@
 
 One process, D = 512, fp32, SGD with momentum and weight decay by rows, in a fresh process for every line: the median
 time of a step, its peak of memory beyond weights and momentum (the gradient counts here, since its size is what
-sampling changes), and the peak of the whole process.
+sampling changes), and the peak of the whole process. On the accelerator, if there is one.
 """
 
 import argparse
-import ctypes
 import statistics
-from pathlib import Path
 
 import torch
-from head import DIMENSION, SGD, draw_batch, in_fresh_process, resident, step
+from head import DEVICE, DIMENSION, SGD, draw_batch, in_fresh_process, peak_beyond, resident, step
 from tqdm import tqdm
 
 from arcface_edu.heads import PartialFC
@@ -22,16 +20,17 @@ from arcface_edu.training.row_optim import RowSGD
 
 def measure(classes, rate, batch, rounds):
     """Seconds of each step, bytes of a step at its peak, bytes of the process at its peak."""
-    head = PartialFC(DIMENSION, classes, sample_rate=rate)
+    head = PartialFC(DIMENSION, classes, sample_rate=rate).to(DEVICE)
     optimizer = RowSGD(head.parameters(), **SGD)
     embeddings, labels = draw_batch(batch, classes)
     step(head, optimizer, embeddings, labels)  # makes the momentum
-    highest = resident("VmHWM")
-    ctypes.CDLL(None).malloc_trim(0)
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts anew
-    seconds = [step(head, optimizer, embeddings, labels)[1] for _ in range(rounds)]
-    return seconds, resident("VmHWM") - before, max(highest, resident("VmHWM"))
+    highest, seconds = resident("VmHWM"), []
+
+    def steps():
+        seconds.extend(step(head, optimizer, embeddings, labels)[1] for _ in range(rounds))
+
+    transient = peak_beyond(steps)
+    return seconds, transient, max(highest, resident("VmHWM"))
 
 
 def main():
@@ -47,8 +46,8 @@ def main():
     for classes in options.classes:
         for rate in tqdm(options.rates, desc=f"{classes:,} classes", unit="rate", leave=False):
             seconds, transient, peak = in_fresh_process(measure, classes, rate, options.batch, options.rounds)
-            cells = [f"{classes:,}", f"{rate:g}", f"{statistics.median(seconds):.3f}"]
-            cells += [f"{min(seconds):.3f} to {max(seconds):.3f}", f"{transient / 2**20:,.0f}", f"{peak / 2**30:.2f}"]
+            cells = [f"{classes:,}", f"{rate:g}", f"{statistics.median(seconds):.4f}"]
+            cells += [f"{min(seconds):.4f} to {max(seconds):.4f}", f"{transient / 2**20:,.0f}", f"{peak / 2**30:.2f}"]
             print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -22,6 +22,7 @@ from arcface_edu.config import SHIPPED, load_config
 from arcface_edu.models import build_model
 from arcface_edu.models.prelu import PReLU
 from arcface_edu.training.learner import build_learner
+from arcface_edu.training.precision import choose_device
 
 MARGIN, SCALE = 0.5, 64.0
 
@@ -85,7 +86,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--also", nargs="*", default=[], metavar="key=value", help="ours in bf16 with this key besides")
     options = parser.parse_args()
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    device = choose_device()
     sizes = (options.network, options.classes)
     ways = {
         "plain, fp32": PlainStep(*sizes, torch.float32, device),
