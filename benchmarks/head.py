@@ -115,6 +115,11 @@ def resident(name):
     return 1024 * int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
+def measured_apart(function, *arguments):
+    """On a CPU in a fresh process, since freed memory may stay with this one; accelerators count what is in use."""
+    return in_fresh_process(function, *arguments) if DEVICE.type == "cpu" else function(*arguments)
+
+
 def in_fresh_process(function, *arguments):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
@@ -133,7 +138,7 @@ def errors(way, batch, classes=10000):
 
 def compare(classes, batch, rounds, ways):
     """Lines of a table: seconds and megabytes of each way, and how often A takes them."""
-    memory = {way: in_fresh_process(memory_of, way, classes, batch) for way in ways}
+    memory = {way: measured_apart(memory_of, way, classes, batch) for way in ways}
     seconds = {way: [] for way in ways}
     built = build(ways, classes)
     for number in tqdm(range(rounds + 1), unit="round", desc=f"{classes:,} classes", leave=False):

@@ -50,7 +50,7 @@ def take_step(learner, images, labels):
     """returns: the loss."""
     learner.ready_for(len(images))
     with learner.averaging(now=True):
-        loss = learner.loss(images, labels)
+        loss = learner.loss(images, labels, sizes=lambda: [len(images)])
         learner.backward(loss)
     learner.update()
     return loss.detach()
@@ -87,9 +87,9 @@ def test_sampled_centres_are_the_same_on_every_device():
         head = PartialFC(16, 1000, sample_rate=0.1, seed=3).to(device)
         loss = head(torch.ones(4, 16, device=device), torch.tensor([5, 990, 5, 17], device=device))
         loss.backward()
-        steps.append((loss.detach().cpu(), head.weight.grad.coalesce().cpu()))
-    assert torch.equal(*(gradient.indices() for _, gradient in steps))
-    torch.testing.assert_close(*(gradient.values() for _, gradient in steps), rtol=1e-4, atol=1e-5)
+        steps.append(head.weight.grad.coalesce().cpu())
+    assert torch.equal(*(gradient.indices() for gradient in steps))
+    assert share(steps[1].values(), steps[0].values().double()) < 1e-4
 
 
 @pytest.mark.parametrize("network", ["r10", "mbf", "vit_t_dp005_mask0"])
@@ -161,11 +161,10 @@ def test_embeddings_are_those_of_a_cpu():
     torch.manual_seed(0)
     model, (images, _) = build_model("r18").eval(), batch(CPU)
     with torch.inference_mode():
-        expected = model(images)
-        torch.testing.assert_close(model.to(GPU)(images.to(GPU)).cpu(), expected, rtol=1e-3, atol=1e-3)
+        expected = model(images).double()
+        assert share(model.to(GPU)(images.to(GPU)), expected) < 1e-4
         with torch.autocast("cuda", torch.bfloat16):
-            half = model(images.to(GPU)).cpu()
-    assert torch.nn.functional.cosine_similarity(half, expected).min() > 0.99
+            assert share(model(images.to(GPU)), expected) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -185,21 +185,17 @@ def gather_rows_later(local, sizes):
     return arrived
 
 
-def all_reduce(tensor, operation):
-    """`tensor`, combined with that of the other ranks in place."""
-    if dist.is_initialized():
-        dist.all_reduce(tensor, operation)
-    return tensor
-
-
 def gather_sizes(size, world_size, device):
     """The batch size of every rank, as a list.
 
     It travels between the processors where there is a way (gloo beside nccl, PyTorch's default): read from a GPU, the
     numbers would have to wait for all that it has to do.
     """
-    if dist.is_initialized() and "cpu" in dist.get_backend_config():
+    if world_size == 1:
+        return [size]
+    if "cpu" in dist.get_backend_config():
         device = "cpu"
     sizes = torch.zeros(world_size, dtype=torch.long, device=device)
-    sizes[dist.get_rank() if world_size > 1 else 0] = size
-    return all_reduce(sizes, dist.ReduceOp.SUM).tolist()
+    sizes[dist.get_rank()] = size
+    dist.all_reduce(sizes)
+    return sizes.tolist()
