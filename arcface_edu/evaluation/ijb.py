@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -67,14 +68,12 @@ def pool_templates(features, templates, media, weights=None):
     share = np.repeat(1 / images_of_medium, images_of_medium)
     if weights is not None:
         share = share * np.asarray(weights)[order]
-    sums = torch.sparse.mm(
-        torch.sparse_coo_tensor(
-            torch.from_numpy(np.stack([np.cumsum(new_template) - 1, order])),
-            torch.from_numpy(share).to(features.dtype),
-            size=(int(new_template.sum()), len(features)),
-            check_invariants=True,
-        ),
+    sums = F.embedding_bag(
+        torch.from_numpy(order),
         features,
+        torch.from_numpy(np.flatnonzero(new_template)),
+        mode="sum",
+        per_sample_weights=torch.from_numpy(share).to(features.dtype),
     )
     pooled, ids = sums.double().numpy(), template[new_template]
     lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
@@ -271,7 +270,7 @@ def embed_crops(model, protocol, flip=True, batch_size=128, workers=0):
     raises: DataError that names the first file that cannot be read: a template would silently be another without it.
     """
     loader = DataLoader(Crops(protocol), batch_size, num_workers=workers, collate_fn=as_is)
-    features = None
+    features, done = None, 0
     with tqdm(total=len(protocol.images), desc=f"embedding {protocol.name}", unit="img", leave=False) as progress:
         for faces, unread in loader:
             if unread:
@@ -279,6 +278,7 @@ def embed_crops(model, protocol, flip=True, batch_size=128, workers=0):
             part = embed(model, faces, flip, batch_size).numpy()
             if features is None:
                 features = np.empty((len(protocol.images), part.shape[1]), np.float32)
-            features[progress.n : progress.n + len(part)] = part
+            features[done : done + len(part)] = part
+            done += len(part)
             progress.update(len(part))
     return features

@@ -10,10 +10,9 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-# Bytes of one chunk's centres and logits: what fits the last cache, or keeps an accelerator busy between launches.
-CHUNK_BYTES = {"cpu": 8 << 20}
-CHUNK_BYTES_OF_ACCELERATORS = 64 << 20
-KEPT_BYTES = 48 << 20  # logits kept from forward to backward; what exceeds them is computed twice
+CHUNK_BYTES = {"cpu": 8 << 20}  # of one chunk's centres and logits: what fits the last cache
+KEPT_BYTES = {"cpu": 48 << 20}  # of logits kept from forward to backward; what exceeds them is computed twice
+BYTES_OF_ACCELERATORS = 256 << 20  # for both: a small chunk is computed before the next one can be launched
 SMALLEST_NORM = 1e-12  # of a centre, as in F.normalize
 
 
@@ -36,7 +35,8 @@ class TrueAndOthers(torch.autograd.Function):
     def forward(ctx, points, weight, own, rows, threshold, chunk_size, update, world_size):
         count = len(weight if rows is None else rows)
         chunk_size = chunk_size or automatic_chunk(points)
-        keep = KEPT_BYTES // (chunk_size * len(points) * points.itemsize + 1) if any(ctx.needs_input_grad) else 0
+        may_keep = KEPT_BYTES.get(points.device.type, BYTES_OF_ACCELERATORS) if any(ctx.needs_input_grad) else 0
+        keep = may_keep // (min(count, chunk_size) * len(points) * points.itemsize + 1)
         shortening = points.new_empty(count)  # 1 / |centre|
         true = points.new_zeros(len(points))
         top = points.new_full((len(points),), torch.finfo(points.dtype).min)  # greatest logit of another class
@@ -91,13 +91,14 @@ class TrueAndOthers(torch.autograd.Function):
                 if update:
                     update(chunk(rows, part), grad_chunk)
         if rows is not None and not update:
-            grad_centres = torch.sparse_coo_tensor(rows[None], grad_centres, weight.shape, check_invariants=False)
+            with torch.sparse.check_sparse_tensor_invariants(False):  # torch 2.11 warns where nobody has chosen
+                grad_centres = torch.sparse_coo_tensor(rows[None], grad_centres, weight.shape)
         return grad_points, grad_centres, None, None, None, None, None, None
 
 
 def automatic_chunk(points):
     """How many classes to take at a time: as many as fit the cache, with their logits for (N, D) points."""
-    size = CHUNK_BYTES.get(points.device.type, CHUNK_BYTES_OF_ACCELERATORS)
+    size = CHUNK_BYTES.get(points.device.type, BYTES_OF_ACCELERATORS)
     return max(1, size // (sum(points.shape) * points.itemsize))
 
 

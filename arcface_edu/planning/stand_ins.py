@@ -56,7 +56,7 @@ def stand_ins():
         return torch.empty(size, layout=torch.sparse_coo, device=values.device)
 
     def blocks_of(gradient):
-        block = row_optim.BLOCK
+        block = row_optim.BLOCK_OF_ACCELERATORS
         if not gradient.is_sparse:
             return ((slice(at, at + block), gradient[at : at + block]) for at in range(0, len(gradient), block))
         rows, values = (
@@ -90,6 +90,7 @@ def stand_ins():
         (dist, "all_reduce", all_reduce_and_tell),
         # The ways of a GPU
         (chunked, "CHUNK_BYTES", {}),
+        (chunked, "KEPT_BYTES", {}),
         (prelu.PReLU, "forward", lambda layer, x: F.prelu(x, layer.weight.to(x.dtype))),
     ]
 

@@ -7,7 +7,10 @@ A dense gradient means all rows; then these are torch.optim.SGD and AdamW.
 
 import torch
 
-BLOCK = 2048  # rows at a time: 4 MB of 512 numbers each, so that what a step needs besides is small and in the cache
+# Rows at a time. 4 MB of 512 numbers each: what a step needs besides is small and in the cache. An accelerator has more
+# memory than it has patience: it would wait for the launch of every operation on so few.
+BLOCK = {"cpu": 2048}
+BLOCK_OF_ACCELERATORS = 1 << 15
 
 
 class RowOptimizer(torch.optim.Optimizer):
@@ -32,13 +35,14 @@ class RowOptimizer(torch.optim.Optimizer):
 
 def blocks_of(gradient):
     """The rows that a (C, D) gradient holds and their values, (R,) or a slice and (R, D), in blocks; at least one."""
+    block = BLOCK.get(gradient.device.type, BLOCK_OF_ACCELERATORS)
     if gradient.is_sparse:
         rows = gradient._indices()[0]
         if not (rows.diff() > 0).all():  # several micro-batches; else spare coalesce its sort and sum
             gradient = gradient.coalesce()
-        return zip(gradient._indices()[0].split(BLOCK), gradient._values().split(BLOCK), strict=True)
-    begins = range(0, len(gradient), BLOCK) or [0]
-    return ((slice(begin, begin + BLOCK), gradient[begin : begin + BLOCK]) for begin in begins)
+        return zip(gradient._indices()[0].split(block), gradient._values().split(block), strict=True)
+    begins = range(0, len(gradient), block) or [0]
+    return ((slice(begin, begin + block), gradient[begin : begin + block]) for begin in begins)
 
 
 class RowSGD(RowOptimizer):

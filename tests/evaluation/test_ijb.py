@@ -1,12 +1,14 @@
 """Templates against slow plain loops, closed forms, folders, and a sentence for whatever is wrong with them."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from arcface_edu import pool_templates, score_pairs, tar_at_far
 from arcface_edu.data.align import TEMPLATE, warp
@@ -161,6 +163,13 @@ def test_a_folder_from_its_files_to_tar(folder, workers):
     assert scores[protocol.is_same].min() > scores[~protocol.is_same].max() + 0.3
     assert tar_at_far(scores, protocol.is_same)[1e-6] == 1
     assert not np.allclose(embed_crops(Pixels(), protocol, flip=True), features)
+
+
+def test_without_progress_bars_each_image_keeps_its_place(folder, monkeypatch):
+    protocol = read_protocol(folder)
+    expected = embed_crops(Pixels(), protocol, batch_size=5)
+    monkeypatch.setattr(ijb, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 would
+    np.testing.assert_array_equal(embed_crops(Pixels(), protocol, batch_size=5), expected)
 
 
 def edit(path, old, new):

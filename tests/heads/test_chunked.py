@@ -66,7 +66,7 @@ def test_any_size_and_any_chunk_with_all_some_or_no_logits_kept(data):
     head = build(classes, dimension, chunk_size=data.draw(st.integers(1, 45)), **options)
     embeddings, labels = batch(images, classes, dimension, seed=data.draw(st.integers(0, 99)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunked, "KEPT_BYTES", data.draw(st.sampled_from([0, 500, 1 << 20])))
+        patch.setitem(chunked.KEPT_BYTES, "cpu", data.draw(st.sampled_from([0, 500, 1 << 20])))
         found = step(head, embeddings, labels)
     for mine, other in zip(found, plain_step(embeddings, labels, head.weight, **options), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
@@ -74,7 +74,7 @@ def test_any_size_and_any_chunk_with_all_some_or_no_logits_kept(data):
 
 @pytest.mark.parametrize("keep", [0, 1 << 20])
 def test_fp32_is_within_1e_5_of_float64(monkeypatch, keep):
-    monkeypatch.setattr(chunked, "KEPT_BYTES", keep)
+    monkeypatch.setitem(chunked.KEPT_BYTES, "cpu", keep)
     head = build(20000, 128, dtype=torch.float32, chunk_size=777)
     embeddings, labels = batch(64, 20000, 128, dtype=torch.float32)
     with torch.no_grad():  # some images near their centres, as after training
@@ -202,7 +202,7 @@ class Created(TorchDispatchMode):
 
 @pytest.mark.parametrize("keep", [0, 1 << 20])
 def test_no_logits_of_all_classes_and_no_copy_of_the_centres(monkeypatch, keep):
-    monkeypatch.setattr(chunked, "KEPT_BYTES", keep)
+    monkeypatch.setitem(chunked.KEPT_BYTES, "cpu", keep)
     images, classes, dimension, chunk_size = 64, 3000, 32, 100
     head = build(classes, dimension, dtype=torch.float32, chunk_size=chunk_size, interclass_filtering_threshold=0.1)
     embeddings, labels = batch(images, classes, dimension, dtype=torch.float32)
@@ -214,7 +214,7 @@ def test_no_logits_of_all_classes_and_no_copy_of_the_centres(monkeypatch, keep):
 
 
 def test_logits_are_kept_up_to_a_bound_and_not_at_all_without_a_gradient(monkeypatch):
-    monkeypatch.setattr(chunked, "KEPT_BYTES", 10 * 64 * 100 * 4)
+    monkeypatch.setitem(chunked.KEPT_BYTES, "cpu", 10 * 64 * 100 * 4)
     head = build(3000, 32, dtype=torch.float32, chunk_size=100)
     embeddings, labels = batch(64, 3000, 32, dtype=torch.float32)
     saved = []
@@ -227,7 +227,7 @@ def test_logits_are_kept_up_to_a_bound_and_not_at_all_without_a_gradient(monkeyp
 
 
 def test_a_sampled_step_makes_nothing_that_grows_with_all_classes_but_the_momentum():
-    classes, dimension = 20 * BLOCK, 2
+    classes, dimension = 20 * BLOCK["cpu"], 2
     head = PartialFC(dimension, classes, sample_rate=0.1, chunk_size=500)
     optimizer = RowSGD([head.weight], lr=0.1, momentum=0.9, weight_decay=5e-4)
     embeddings, labels = batch(16, classes, dimension, dtype=torch.float32)

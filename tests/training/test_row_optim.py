@@ -63,7 +63,7 @@ def test_rows_outside_the_gradient_do_not_move_and_those_inside_live_on_their_ow
 
 
 @pytest.mark.parametrize(("mine", "torchs", "options"), PAIRS)
-@pytest.mark.parametrize("shape", [(5,), (3, 2, 2, 2), (2 * BLOCK + 1, 3), (BLOCK, 1)])
+@pytest.mark.parametrize("shape", [(5,), (3, 2, 2, 2), (2 * BLOCK["cpu"] + 1, 3), (BLOCK["cpu"], 1)])
 def test_equals_torch_for_tables_of_any_shape_and_number_of_blocks(mine, torchs, options, shape):
     """The same optimizer steps the backbone, down to its biases."""
     a, b = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
