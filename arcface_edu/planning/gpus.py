@@ -48,11 +48,10 @@ GPUS = {
 NETWORK_SHARE = 0.37
 HEAD_SHARE = 0.67
 
-# What fake tensors do not show, assumed alike on every GPU.
-CONTEXT = 0.5 * GIB  # the driver's context and the kernels loaded into it
-WORKSPACES = 0.3 * GIB  # scratch of cuDNN's convolutions and cuBLAS
+# What fake tensors do not show, assumed alike on every GPU. The first two were measured on an H100 (docs/plan.md).
+CONTEXT = 0.75 * GIB  # the driver's context and the kernels loaded into it
+FRAGMENTS = 0.13  # of the tensors' memory: gaps that PyTorch's allocator cannot fill, and scratch of convolutions
 COMMUNICATOR = 0.3 * GIB  # NCCL's buffers, where there are several GPUs
-FRAGMENTS = 0.05  # of the tensors' memory: gaps that PyTorch's allocator cannot fill
 LINK_SHARE = 0.75  # of a link that collectives reach
 MACHINE = 8  # GPUs of one machine
 BETWEEN_MACHINES = 12.5  # GB/s that one machine's GPUs share to reach another: 100 Gbit/s
@@ -82,7 +81,7 @@ def memory_on(measured):
     """dict kind -> bytes as the driver would count them: the tensors at the peak, and what fake tensors do not show."""
     held = {kind.value: size for kind, size in measured.memory.items()}
     held["fragments"] = FRAGMENTS * measured.peak
-    held["CUDA, cuDNN, NCCL"] = CONTEXT + WORKSPACES + (COMMUNICATOR if measured.gpus > 1 else 0)
+    held["CUDA, cuDNN, NCCL"] = CONTEXT + (COMMUNICATOR if measured.gpus > 1 else 0)
     return held
 
 
@@ -116,8 +115,7 @@ def time_on(measured: Measured, gpu):
     spent = dict(network=0.0, head=0.0, update=0.0)
     backward = 0.0
     for op in measured.operations:
-        peak = (gpu.single if op.dtype == torch.float32 else gpu.half) * TERA
-        seconds = max(op.flops / peak, op.moved / (gpu.bandwidth * GIGA))
+        seconds = max(op.flops / (TERA * peak_for(op, gpu)), op.moved / (gpu.bandwidth * GIGA))
         seconds /= NETWORK_SHARE if op.part == "network" else HEAD_SHARE
         spent[op.part] += seconds
         backward += seconds if (op.part, op.phase) == ("network", "backward") else 0
@@ -126,6 +124,13 @@ def time_on(measured: Measured, gpu):
     gradients, others = (travel(some, measured.gpus, gpu) for some in (gradients, others))
     hidden = min(gradients, backward)
     return Times(**spent, head_messages=others, gradient_messages=gradients - hidden, hidden_messages=hidden)
+
+
+def peak_for(op, gpu):
+    """TFLOP/s. PyTorch lets convolutions of fp32 numbers have TF32, which came with bf16, at half its rate."""
+    if op.dtype != torch.float32:
+        return gpu.half
+    return gpu.half / 2 if op.convolution and gpu.has_bf16 else gpu.single
 
 
 def is_gradient(message):

@@ -105,6 +105,7 @@ class Operation(NamedTuple):
     dtype: torch.dtype  # in which it computes
     flops: int  # of matrix products and convolutions, two for a multiply-add; 0 for what only moves
     moved: int  # bytes read and written
+    convolution: bool = False
 
 
 class Message(NamedTuple):
@@ -120,6 +121,7 @@ COLLECTIVES = {
     "_reduce_scatter_base_": "reduce-scatter",
 }
 NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh"}
+CONVOLUTIONS = {"convolution", "convolution_backward"}
 OF_SOME_ROWS = {"index", "index_put_", "_index_put_impl_", "gather", "scatter_", "index_select", "embedding"}
 
 
@@ -155,7 +157,7 @@ class Work(TorchDispatchMode):
                         nbytes(tensor) for tensor in tensors_of((args[1:], written)) if tensor is not args[0]
                     )
                 part = "update" if phase == "update" else "head" if in_head else "network"
-                self.operations.append(Operation(part, phase, dtype_of(read), flops, moved))
+                self.operations.append(Operation(part, phase, dtype_of(read), flops, moved, name in CONVOLUTIONS))
         return result
 
 

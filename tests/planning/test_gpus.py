@@ -32,6 +32,13 @@ def test_an_operation_takes_what_binds_it(dtype, flops, moved, seconds):
         assert found.step == pytest.approx(seconds / share)
 
 
+def test_fp32_convolutions_are_as_fast_as_tf32_lets_them():
+    newer = CARD._replace(has_bf16=True)
+    for gpu, convolution, peak in ((CARD, True, 10), (newer, True, 50), (newer, False, 10)):
+        op = Operation("network", "backward", torch.float32, 1e12, 0, convolution)
+        assert time_on(measured([op]), gpu).step == pytest.approx(1e12 / (peak * 1e12) / assumed.NETWORK_SHARE)
+
+
 def test_messages_go_round_a_ring_and_gradients_hide_behind_the_backward_pass():
     speed = assumed.LINK_SHARE * 100e9
     gradients, head = Message("backward", "all-reduce", 8e9), Message("forward: head", "all-gather", 4e9)
@@ -52,7 +59,7 @@ def test_several_machines_are_as_fast_as_the_network_between_them():
 
 def test_what_fake_tensors_do_not_show_is_added():
     one = memory_on(measured(memory=5 * GIB))
-    assert sum(one.values()) == pytest.approx(5 * GIB * (1 + assumed.FRAGMENTS) + assumed.CONTEXT + assumed.WORKSPACES)
+    assert sum(one.values()) == pytest.approx(5 * GIB * (1 + assumed.FRAGMENTS) + assumed.CONTEXT)
     several = measured(memory=5 * GIB, gpus=2)
     assert sum(memory_on(several).values()) - sum(one.values()) == pytest.approx(assumed.COMMUNICATOR)
     assert too_much(several, CARD) == pytest.approx(sum(memory_on(several).values()) - 10 * GIB)
