@@ -108,7 +108,7 @@ def main():
 
     with FlopCounterMode(display=False) as counter:
         ways["plain, fp32"](images, labels)
-    work, peak = counter.get_total_flops(), matrix_rate(device)
+    work, peak = counter.get_total_flops(), matrix_rate(device, 2048 if device.type == "cpu" else 8192)
     print(
         f"{options.network}, {options.classes:,} classes, batch {options.batch}, {options.rounds} rounds, {device.type}"
     )
@@ -117,7 +117,7 @@ def main():
     for name, times in seconds.items():
         median = statistics.median(times)
         against = [ratio(seconds[other], times) for other in ("plain, fp32", "plain, bf16")]
-        print(f"| {name} | {median:.2f} | {' | '.join(against)} | {work / median / peak:.0%} |")
+        print(f"| {name} | {median:.3f} | {' | '.join(against)} | {work / median / peak:.0%} |")
 
 
 def ratio(slow, fast):
@@ -125,7 +125,7 @@ def ratio(slow, fast):
     return f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def matrix_rate(device, size=2048, rounds=5):
+def matrix_rate(device, size, rounds=5):
     """Operations a second of a large bf16 matrix product, the best of a few: the ceiling of this machine."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []

@@ -10,6 +10,8 @@ Lengths: 1 is half a crop, 56 pixels, about 10 cm of a real head; the crop is [-
 import multiprocessing
 import os
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -271,8 +273,16 @@ def crew(workers, tasks):
     if workers == 1:
         yield map
     else:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            yield pool.imap
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+        try:
+            yield pool.map
+        except BrokenProcessPool:
+            raise DataError(
+                "a process that draws faces died, or could not start; too little memory is the usual cause: try "
+                "workers=1. A script that Python reads from standard input cannot start others: save it as a file."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _draw_task(task):

@@ -1,6 +1,7 @@
 """The drawn faces: reproducible, aligned, varied, and written so that the readers find what was drawn."""
 
 import hashlib
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,16 @@ from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.drawing.pose import TEMPLATE, five_points
 from arcface_edu.data.drawing.relief import carve
 from arcface_edu.data.drawing.studio import take
-from arcface_edu.data.faces import PERSON, PHOTOGRAPH, UNSEEN, draw_faces, draw_person, make_person, make_photographs
+from arcface_edu.data.faces import (
+    PERSON,
+    PHOTOGRAPH,
+    UNSEEN,
+    crew,
+    draw_faces,
+    draw_person,
+    make_person,
+    make_photographs,
+)
 from arcface_edu.data.recordio import RecordReader, unpack_image
 from arcface_edu.errors import DataError
 
@@ -161,6 +171,11 @@ def drawn(tmp_path_factory):
     for folder, workers in zip(folders, (1, 2), strict=True):
         draw_faces(folder, identities=3, photos=4, seed=2, pairs=20, pair_identities=3, workers=workers)
     return folders
+
+
+def test_a_worker_that_dies_is_an_error_and_no_endless_wait():
+    with pytest.raises(DataError, match="a process that draws faces died"), crew(2, tasks=2) as draw:
+        list(draw(os._exit, [1, 1]))
 
 
 def test_number_of_workers_changes_nothing(drawn):
