@@ -228,6 +228,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_evidence(words, t
     assert [load_checkpoint(path)["step"] for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == [5, 7]
 
 
+def test_a_full_gpu_ends_in_a_sentence_that_says_what_to_change(words, capsys, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 TiB.")
+
+    monkeypatch.setattr("arcface_edu.train.augment", too_much)
+    with pytest.raises(SystemExit, match="2"):
+        main(["own_data", *words, "gradient_acc=2"])
+    assert "the GPU's memory is full at batch_size=16. Try half of it with gradient_acc=4" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_full_disk_ends_in_a_sentence_and_keeps_the_last_checkpoint(words, tmp_path):
     resource = pytest.importorskip("resource")

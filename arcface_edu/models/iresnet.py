@@ -45,7 +45,8 @@ class IResNet(nn.Module):
 
     blocks: blocks in each of the four stages; every stage halves the map: 112 -> 56 -> 28 -> 14 -> 7.
     widths: channels of the four stages; the stem has as many as the first.
-    stem_stride: 2 quarters the work of every layer, at the price of fine detail.
+    stem_stride: 2 quarters the work of every layer, at the price of fine detail; 4 does so again.
+    stem_kernel: at least as wide as the stride, or pixels would go unseen.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class IResNet(nn.Module):
         blocks,
         widths=(64, 128, 256, 512),
         stem_stride=1,
+        stem_kernel=3,
         embedding_size=512,
         dropout=0.0,
         gradient_checkpointing=False,
     ):
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
-        self.conv1 = nn.Conv2d(3, widths[0], 3, stride=stem_stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.prelu = PReLU(widths[0])
         channels = widths[0]
@@ -68,7 +70,7 @@ class IResNet(nn.Module):
             layer += [IBasicBlock(width, width, stride=1) for _ in range(count - 1)]
             setattr(self, f"layer{stage}", nn.Sequential(*layer))
             channels = width
-        side = -(-112 // (16 * stem_stride))  # 7 with stem stride 1, 4 with 2: a strided 3x3 rounds up
+        side = -(-112 // (16 * stem_stride))  # 7 with stem stride 1, 4 with 2, 2 with 4: a strided 3x3 rounds up
         self.bn2 = nn.BatchNorm2d(channels)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels * side * side, embedding_size)
@@ -83,7 +85,7 @@ class IResNet(nn.Module):
         self.features.weight.requires_grad_(False)
 
     def forward(self, x):
-        x = self.prelu(self.bn1(self.conv1(x)))  # (B, widths[0], 112, 112)
+        x = self.prelu(self.bn1(self.conv1(x)))  # (B, widths[0], 112, 112), or less with a stem stride
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
                 x = recomputed(block, x) if self.gradient_checkpointing and self.training else block(x)
@@ -95,6 +97,7 @@ class IResNet(nn.Module):
 
 NETWORKS = {
     "r10": dict(blocks=(1, 1, 1, 1), widths=(16, 32, 96, 192), stem_stride=2),  # the default run's
+    "r10_quick": dict(blocks=(1, 1, 1, 1), widths=(16, 48, 96, 192), stem_stride=4, stem_kernel=7),  # docs/speedrun.md
     "r18": dict(blocks=(2, 2, 2, 2)),
     "r34": dict(blocks=(3, 4, 6, 3)),
     "r50": dict(blocks=(3, 4, 14, 3)),

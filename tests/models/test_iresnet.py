@@ -83,3 +83,10 @@ def test_gain_of_the_last_bn_is_frozen_at_one():
     assert not model.features.weight.requires_grad
     assert (model.features.weight == 1).all()
     assert model.features.bias.requires_grad
+
+
+@pytest.mark.parametrize("network", ["r10", "r10_quick"])
+def test_small_networks_see_every_pixel(network):
+    images = torch.randn(2, 3, 112, 112, requires_grad=True)
+    build_model(network, 32).eval()(images).square().sum().backward()
+    assert (images.grad != 0).any(1).all()
