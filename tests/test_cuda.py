@@ -145,16 +145,15 @@ def test_a_run_learns_resumes_and_its_network_works_on_a_cpu(drawn, tmp_path, ca
     train.main(words)
     losses = [line["loss"] for line in read_metrics(run / "metrics.jsonl") if "loss" in line]
     assert losses[-1] < losses[0] - 3
-    accuracy = read_metrics(run / "metrics.jsonl")[-1]["accuracy"]
     for late in sorted((run / "checkpoints").iterdir())[2:]:
         shutil.rmtree(late)
     train.main([*words, "resume=True"])
     again = [line["loss"] for line in read_metrics(run / "metrics.jsonl") if "loss" in line]
     assert len(again) == len(losses) and again[-1] == pytest.approx(losses[-1], abs=0.5)
     assert "from step" in capsys.readouterr().out
-    found = evaluate([str(run), "--pairs", str(drawn / "drawn.bin"), "--device", "cpu"])
-    assert found  # the weights load where there is no GPU
-    assert accuracy > 0.5
+    accuracy = read_metrics(run / "metrics.jsonl")[-1]["accuracy"]
+    (finding,) = evaluate([str(run), "--pairs", str(drawn / "drawn.bin"), "--device", "cpu"])
+    assert finding.numbers["accuracy"] == pytest.approx(accuracy, abs=0.05)
 
 
 def test_embeddings_are_those_of_a_cpu():
@@ -177,7 +176,6 @@ def test_embeddings_are_those_of_a_cpu():
         ("fp16=False", "sample_rate=0.5"),
         ("fp16=False", "loss=softmax"),
         ("fp16=False", "compile=True"),
-        ("parallel=dp", "fp16=False"),
     ],
 )
 def test_over_nccl_a_rank_steps_as_a_process_alone_does(words, request):
@@ -185,12 +183,7 @@ def test_over_nccl_a_rank_steps_as_a_process_alone_does(words, request):
     config = small(*words)
     alone = build_learner(config, 10, GPU, dtype)
     expected = [take_step(alone, *batch()).item() for _ in range(3)]
-    me = request.getfixturevalue("nccl")
-    if config.parallel == "dp":
-        with pytest.raises(Exception, match="parallel=dp is one process"):
-            build_learner(config, 10, GPU, dtype, me)
-        return
-    together = build_learner(config, 10, GPU, dtype, me)
+    together = build_learner(config, 10, GPU, dtype, request.getfixturevalue("nccl"))
     found = [take_step(together, *batch()).item() for _ in range(3)]
     assert found == pytest.approx(expected, rel=1e-3 if dtype == torch.float32 else 5e-2)
 
