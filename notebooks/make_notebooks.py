@@ -98,7 +98,9 @@ def run(notebook):
     # Progress bars are for people: they would be kept as an error's output.
     os.environ["TQDM_DISABLE"] = "1"
     here = {"metadata": {"path": str(HERE)}}
-    NotebookClient(notebook, timeout=TIME_LIMIT, store_widget_state=False, resources=here).execute()
+    NotebookClient(
+        notebook, timeout=TIME_LIMIT, store_widget_state=False, coalesce_streams=True, resources=here
+    ).execute()
 
 
 def make_still(notebook):
