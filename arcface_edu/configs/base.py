@@ -23,9 +23,7 @@ config.num_workers = 2  # processes that read and decode images
 config.dali = False  # accepted from InsightFace configs; decoding here is torchvision's
 
 # network
-config.network = (
-    "r50"  # r10 r10_quick r18 r34 r50 r100 r200 mbf mbf_large vit_t vit_s vit_b vit_l ...; None = that of `init`
-)
+config.network = "r50"  # r10 r10_quick r18 r34 r50 r100 r200 mbf mbf_large vit_t vit_s vit_b ...; None = that of `init`
 config.embedding_size = 512  # None = that of `init`
 config.dropout = 0.0  # before the last linear layer
 config.gradient_checkpointing = False  # recompute each block in the backward pass: less memory, a third more time
