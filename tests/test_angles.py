@@ -133,7 +133,7 @@ def test_what_is_no_run_or_network_is_named(run, drawn, tmp_path, capsys):
     torch.save(dict(evil=print), tmp_path / "code.pt")
     assert "code.pt cannot be read as weights" in fails(capsys, tmp_path / "code.pt", "--faces", drawn)
     torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "linear.pt")
-    assert "none of the networks r10, r18" in fails(capsys, tmp_path / "linear.pt", "--faces", drawn)
+    assert "none of the networks r10, r10_quick, r18" in fails(capsys, tmp_path / "linear.pt", "--faces", drawn)
     assert "linear.pt does not fit r18" in fails(capsys, tmp_path / "linear.pt", "--network", "r18")
     changed = make_run(tmp_path / "changed", drawn)
     torch.save(build_model("r18", 16).state_dict(), changed / "model.pt")

@@ -77,5 +77,5 @@ def test_dropout_stands_before_the_last_linear_layer(network):
 
 
 def test_unknown_network_is_named():
-    with pytest.raises(ConfigError, match='no network called "r51"; known are r10, r18'):
+    with pytest.raises(ConfigError, match='no network called "r51"; known are r10, r10_quick, r18'):
         build_model("r51")
