@@ -256,7 +256,7 @@ def draw_faces(out, identities, photos, seed=0, pairs=3000, pair_identities=100,
     people = [*range(identities), *range(UNSEEN, UNSEEN + pair_identities)]
     tasks = [(seed, person, photos, difficulty) for person in people]
     with tempfile.TemporaryDirectory(prefix=".drawing-", dir=out) as folder, crew(workers, len(tasks)) as draw:
-        drawn = tqdm(draw(_draw_task, tasks), total=len(tasks), desc="drawing faces", unit="person")
+        drawn = iter(tqdm(draw(_draw_task, tasks), total=len(tasks), desc="drawing faces", unit="person"))
         write_face_records(folder, islice(drawn, identities))
         unseen = list(drawn)
         shown = [unseen[person][photo] for pair in chosen for person, photo in pair]

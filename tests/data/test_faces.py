@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from arcface_edu.data import faces, images
 from arcface_edu.data.bins import read_pairs
@@ -171,6 +173,13 @@ def drawn(tmp_path_factory):
     for folder, workers in zip(folders, (1, 2), strict=True):
         draw_faces(folder, identities=3, photos=4, seed=2, pairs=20, pair_identities=3, workers=workers)
     return folders
+
+
+def test_without_progress_bars_the_same_is_drawn(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(faces, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 would
+    draw_faces(tmp_path, identities=3, photos=4, seed=2, pairs=20, pair_identities=3, workers=2)
+    for file in drawn[0].iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
 
 
 def test_a_worker_that_dies_is_an_error_and_no_endless_wait():
