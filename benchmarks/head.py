@@ -5,10 +5,10 @@
 Way A goes through the steps of InsightFace's head: every centre normalised, the logits of all classes in one matrix,
 clamped, the margin by arccos and cos of that matrix outside autograd, cross-entropy, then torch.optim.SGD. Way B is
 arcface_edu's, with its optimizer by rows; way C is B with the optimizer's step inside the backward pass
-(`step_in_backward`). They alternate in one process, and the medians are compared. Memory is measured in a fresh process
-for each way: the peak of a step beyond weights, momentum and gradient. All is done on the accelerator, if there is one.
-The errors are those of the gradients for
-embeddings and centres against float64, over the first 10,000 classes, as a share of the gradient's length.
+(`step_in_backward`). They alternate in one process, and the medians are compared. Memory is the peak of a step beyond
+weights, momentum and gradient, on a CPU in a fresh process for each way. The errors are those of the gradients for
+embeddings and centres against float64, over the first 10,000 classes, as a share of the gradient's length. All is done
+on the accelerator, if there is one.
 """
 
 import argparse

@@ -67,7 +67,7 @@ def rate_of_products():
     return matrix_rate(torch.device("cuda"), size=8192)
 
 
-def in_fresh_process(function, *arguments):
+def in_fresh_process(function, *arguments):  # not head.py's: imported, it takes the GPU, and would be counted as well
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
