@@ -17,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from arcface_edu.cli import cli_main
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs
 from arcface_edu.data.samples import sample_faces
-from arcface_edu.errors import DataError, speaks_plainly
+from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import PAPER, angle_statistics, read_embeddings, statistics_table
 from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.figures.angle_set import draw_angles
@@ -45,7 +46,7 @@ class Subject(NamedTuple):
     pairs: dict  # name -> (result of `verify_pairs`, mirror images added; is_same)
 
 
-@speaks_plainly
+@cli_main
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m arcface_edu.angles", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

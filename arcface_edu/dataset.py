@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from arcface_edu.cli import cli_main
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.faces import draw_faces
@@ -22,13 +23,13 @@ from arcface_edu.data.folder import DEFAULT_PAIRS, FolderFaces, face_jpegs, held
 from arcface_edu.data.images import decode, fit
 from arcface_edu.data.landmarks import HEADER, align_photographs, find_landmarks, read_landmarks, write_landmarks
 from arcface_edu.data.recordio import write_face_records, written_beside
-from arcface_edu.errors import CorruptRecord, DataError, speaks_plainly
+from arcface_edu.errors import CorruptRecord, DataError
 from arcface_edu.figures.faces import contact_sheet
 
 SHEET_ROWS, SHEET_COLUMNS = 8, 8
 
 
-@speaks_plainly
+@cli_main
 def main(arguments=None):
     options = build_parser().parse_args(arguments)
     options.command(options)

@@ -19,10 +19,11 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from arcface_edu.cli import cli_main
 from arcface_edu.data.folder import photographs_in, read_photo, tell_broken
 from arcface_edu.data.images import decode, fit
 from arcface_edu.data.recordio import written_beside
-from arcface_edu.errors import ConfigError, CorruptRecord, DataError, speaks_plainly
+from arcface_edu.errors import ConfigError, CorruptRecord, DataError
 from arcface_edu.evaluation.sources import find_weights
 from arcface_edu.evaluation.verification import IMAGE_SIZE, embed
 from arcface_edu.models.weights import load_model
@@ -31,7 +32,7 @@ from arcface_edu.training.precision import choose_device
 READERS = 4  # threads that read and decode
 
 
-@speaks_plainly
+@cli_main
 def main(arguments=None):
     options = build_parser().parse_args(arguments)
     if options.output.suffix != ".npy":

@@ -15,7 +15,8 @@ import argparse
 import datetime
 from pathlib import Path
 
-from arcface_edu.errors import ConfigError, DataError, speaks_plainly
+from arcface_edu.cli import cli_main
+from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.evaluation.ijb import embed_crops, read_protocol
 from arcface_edu.evaluation.report import (
     explain,
@@ -33,7 +34,7 @@ from arcface_edu.models.weights import hash_of, load_model
 from arcface_edu.training.precision import choose_device
 
 
-@speaks_plainly
+@cli_main
 def main(arguments=None):
     options = build_parser().parse_args(arguments)
     if (options.gallery is None) != (options.probes is None):

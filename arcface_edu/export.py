@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
+from arcface_edu.cli import cli_main
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.recordio import written_beside
-from arcface_edu.errors import ConfigError, speaks_plainly
+from arcface_edu.errors import ConfigError
 from arcface_edu.evaluation.sources import find_weights
 from arcface_edu.evaluation.table import markdown
 from arcface_edu.evaluation.verification import check_sizes
@@ -30,7 +31,7 @@ from arcface_edu.exporting.variants import FORMS, HEAD, measure
 from arcface_edu.models.weights import hash_of, load_model
 
 
-@speaks_plainly
+@cli_main
 def main(arguments=None):
     options = build_parser().parse_args(arguments)
     if not options.onnx and not options.hub:

@@ -11,11 +11,12 @@ against published runs. A picture goes to runs/plan_<config>.png.
 import argparse
 from pathlib import Path
 
+from arcface_edu.cli import cli_main
 from arcface_edu.config import load_config
-from arcface_edu.errors import ConfigError, speaks_plainly
+from arcface_edu.errors import ConfigError
 
 
-@speaks_plainly
+@cli_main
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m arcface_edu.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -22,9 +22,10 @@ import torch
 from torch.profiler import record_function
 from tqdm import tqdm
 
+from arcface_edu.cli import cli_main
 from arcface_edu.config import load_config
 from arcface_edu.data.loader import ShuffledBatches, augment, draw_mirrored, load
-from arcface_edu.errors import DataError, TrainingError, speaks_plainly
+from arcface_edu.errors import DataError, TrainingError
 from arcface_edu.models.weights import load_into
 from arcface_edu.training import cpu
 from arcface_edu.training.checkpoint import (
@@ -57,7 +58,7 @@ from arcface_edu.training.report import evaluate_all, report
 from arcface_edu.training.stopping import listen_for_stop
 
 
-@speaks_plainly
+@cli_main
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m arcface_edu.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from orl_faces import judge
 
+from arcface_edu.cli import cli_main
 from arcface_edu.config import load_config
 from arcface_edu.course.orl import orl_faces
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import list_people
-from arcface_edu.errors import speaks_plainly
 from arcface_edu.evaluation.baseline import pixel_embeddings
 from arcface_edu.evaluation.verification import embed
 from arcface_edu.models.weights import load_model
@@ -33,7 +33,7 @@ from arcface_edu.train import train
 KNOWN, JUDGED, PHOTOS = 30, 10, 10
 
 
-@speaks_plainly
+@cli_main
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--choose", action="store_true", help="compare settings within s1 to s30")

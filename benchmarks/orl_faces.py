@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from arcface_edu.cli import cli_main
 from arcface_edu.config import load_config
 from arcface_edu.course.orl import orl_faces
 from arcface_edu.data.folder import read_photo, split_people
 from arcface_edu.data.images import decode, fit
-from arcface_edu.errors import speaks_plainly
 from arcface_edu.evaluation.baseline import pixel_embeddings
 from arcface_edu.evaluation.roc import roc
 from arcface_edu.evaluation.verification import embed
@@ -30,7 +30,7 @@ from arcface_edu.train import train
 HELD_OUT = 10
 
 
-@speaks_plainly
+@cli_main
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="key=value", help="keys of the run")

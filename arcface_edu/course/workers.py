@@ -23,10 +23,10 @@ from torch.distributed import rpc
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from arcface_edu.cli import cli_main
 from arcface_edu.course import faults, traffic
 from arcface_edu.course.tasks import largest_difference, run_task
 from arcface_edu.data.loader import ShuffledBatches
-from arcface_edu.errors import speaks_plainly
 from arcface_edu.heads import MarginSoftmax
 from arcface_edu.models import build_model
 from arcface_edu.training.distributed import everyones
@@ -35,7 +35,7 @@ BATCH = 8  # images per process
 PEOPLE, DIMENSION = 20, 128
 
 
-@speaks_plainly
+@cli_main
 def main(argv=None):
     help_of_sum = "sum: what it is like to forget the division"
     operation = {"--operation": dict(choices=("mean", "sum"), default="mean", help=help_of_sum)}

@@ -23,9 +23,10 @@ from pathlib import Path
 from PIL import Image
 
 from arcface_edu import export
+from arcface_edu.cli import cli_main
 from arcface_edu.data.faces import UNSEEN, draw_person
 from arcface_edu.data.recordio import written_beside
-from arcface_edu.errors import ConfigError, DataError, speaks_plainly
+from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.training.metrics import read_metrics
 
 PAGE = Path(__file__).parent
@@ -33,7 +34,7 @@ ORT = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 PEOPLE, PHOTOGRAPHS = (504, 507, 508, 510), (2, 4)  # of those who are never trained on; chosen for their looks
 
 
-@speaks_plainly
+@cli_main
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments:
