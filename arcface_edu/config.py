@@ -7,7 +7,9 @@ import ast
 import difflib
 import os
 import runpy
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 from easydict import EasyDict
 
@@ -198,3 +200,26 @@ def nearest(word, known):
 
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f' (did you mean "{match[0]}"?)' if match else ""
+
+
+class FinalConfig(EasyDict):
+    """The config of a run that has been prepared: it reads as an EasyDict, and an assignment raises ConfigError.
+
+    `EasyDict(config, lr=0.01)` is a copy that can change.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        dict.__init__(self, values)
+        self.__dict__.update(values)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise ConfigError(
+            "the config of a prepared run no longer changes; set its keys before the run is prepared, "
+            "or change a copy, as EasyDict(config, lr=0.01)."
+        )
+
+    __setattr__ = __setitem__ = __delattr__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return FinalConfig, (dict(self),)  # for copy, deepcopy and pickle, which would assign key by key

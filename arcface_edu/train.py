@@ -52,7 +52,7 @@ from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
 from arcface_edu.training.optim import Schedule, check_linear_rule, set_rate
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
-from arcface_edu.training.prepare import describe_data, fit_to_weights, open_output, prepare_data
+from arcface_edu.training.prepare import describe_data, prepare
 from arcface_edu.training.profiling import profiling
 from arcface_edu.training.report import evaluate_all, report
 from arcface_edu.training.stopping import listen_for_stop
@@ -91,13 +91,10 @@ def train(config, world=ALONE):
     if device.type == "cpu":
         cpu.settle(world)
     dtype = choose_dtype(config, device)
-    config.resume |= begun_before()
 
     # Data. What the config leaves open is filled in: counts and batch from it, the network from weights to start from.
     with one_by_one(world):  # the first may have to draw the faces that the others then find
-        fit_to_weights(config)
-        output = open_output(config, world)
-        faces, pair_sets = prepare_data(config, world.size)
+        config, output, faces, pair_sets = prepare(config, world, resume=begun_before())
     remember_beginning()
     same_everywhere(describe_data(config, faces))
     schedule = Schedule.of(config, len(faces), world.size)
@@ -166,7 +163,7 @@ def train(config, world=ALONE):
     progress = tqdm(total=schedule.total_steps, initial=step, **look)
     stopping = False
     recording = profiling(config, output, world, schedule.total_steps - step)
-    with listen_for_stop() as stop, progress, recording as recorded_a_step:
+    with listen_for_stop() as stop, progress, recording as recorded_a_step, full_memory_in_words(config):
         while step < schedule.total_steps and not stopping:
             set_rate(learner.optimizer, schedule.rate(updates))
             asked = time.perf_counter()

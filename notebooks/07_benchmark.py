@@ -52,7 +52,7 @@ from arcface_edu import embed, load_config
 from arcface_edu.data.images import decode
 from arcface_edu.training.prepare import prepare_data
 
-faces, (pairs, *_) = prepare_data(load_config("drawn_faces"))
+_, faces, (pairs, *_) = prepare_data(load_config("drawn_faces"))
 is_same = pairs.is_same
 embeddings = embed(trained.model, pairs.images)  # (6000, D): rows 2i and 2i + 1 are pair i
 print(tuple(embeddings.shape), f"{is_same.sum():,} pairs of one person, {(~is_same).sum():,} of two")

@@ -1,8 +1,14 @@
 """Configs: layers, types, and a sentence for every slip."""
 
-import pytest
+import copy
+import json
+import operator
+import pickle
 
-from arcface_edu.config import SHIPPED, load_config
+import pytest
+from easydict import EasyDict
+
+from arcface_edu.config import SHIPPED, FinalConfig, load_config
 from arcface_edu.errors import ConfigError
 
 
@@ -78,3 +84,26 @@ def test_missing_files_are_named(tmp_path):
         load_config(tmp_path / "nothing.py")
     with pytest.raises(ConfigError, match=r'no config called "drawn_face" \(did you mean "drawn_faces"\?\)'):
         load_config("drawn_face")
+
+
+def test_a_final_config_reads_as_before_and_does_not_change(tmp_path):
+    config = load_config()
+    final = FinalConfig(config)
+    assert final == config and dict(final) == dict(config)
+    assert (final.lr, final["lr"], final.get("lr")) == (config.lr,) * 3
+    assert json.dumps(final) == json.dumps(config)
+    for change in (
+        lambda: setattr(final, "lr", 1.0),
+        lambda: final.__setitem__("lr", 1.0),
+        lambda: final.update(lr=1.0),
+        lambda: final.pop("lr"),
+        lambda: final.__delitem__("lr"),
+        lambda: operator.ior(final, dict(lr=1.0)),
+    ):
+        with pytest.raises(ConfigError, match=r"no longer changes; .* EasyDict\(config, lr=0\.01\)"):
+            change()
+    assert final == config
+    for copied in (copy.copy(final), copy.deepcopy(final), pickle.loads(pickle.dumps(final))):
+        assert type(copied) is FinalConfig and copied == config and copied.lr == config.lr
+    other = EasyDict(final, lr=0.01)
+    assert (other.lr, other.network, final.lr) == (0.01, config.network, config.lr)

@@ -18,6 +18,7 @@ from arcface_edu.models import build_model
 from arcface_edu.training.distributed import World
 from arcface_edu.training.learner import build_learner
 from arcface_edu.training.metrics import Meter, read_metrics
+from arcface_edu.training.prepare import prepare_data
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and this machine has none")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -132,7 +133,7 @@ def test_a_step_waits_for_nothing_that_the_gpu_computes(words):
 
 
 def test_batches_are_pinned_for_the_copy(drawn):
-    faces = train.prepare_data(load_config("own_data", [f"rec={drawn}"]), 1)[0]
+    faces = prepare_data(load_config("own_data", [f"rec={drawn}"])).faces
     (first,) = load(faces, train.ShuffledBatches(len(faces), 4, 1, 1, 0), 1, GPU)
     assert first.images.is_pinned() and first.labels.is_pinned()
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from arcface_edu.errors import ConfigError
 from arcface_edu.planning.stand_ins import fake_world
 from arcface_edu.planning.watchers import Memory, Work, trained
 from arcface_edu.training.learner import build_learner
-from arcface_edu.training.prepare import fit_to_data, fit_to_weights
+from arcface_edu.training.prepare import complete_without_data
 
 STEPS = 2  # the second has what the first leaves behind: momentum
 
@@ -42,13 +41,7 @@ class Measured:
 
 def complete(config, gpus):
     """Fill in what the data and the weights to start from would say. Raises ConfigError where nothing says it."""
-    fit_to_weights(config)
-    config.num_classes = config.num_classes or config.draw_identities or None
-    config.num_image = config.num_image or config.draw_identities * config.draw_photos or None
-    for key, what in (("num_classes", "people"), ("num_image", "photographs of them")):
-        if config[key] is None:
-            raise ConfigError(f"how many {what} there are is not known without the data; set {key}=... for a plan.")
-    fit_to_data(config, gpus)
+    config.update(complete_without_data(config, gpus))
 
 
 def measure(config, gpus, dtype):

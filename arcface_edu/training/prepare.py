@@ -1,19 +1,24 @@
-"""Before the loop: the folder of the run, its data, and the keys that the config leaves to the data."""
+"""Before the loop: the folder of the run, its data, and the keys that the config leaves to data and weights.
+
+Each step takes a config and returns a completed copy. What `prepare` returns no longer changes.
+"""
 
 import math
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from easydict import EasyDict
 
+from arcface_edu.config import FinalConfig
 from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.datasets import RecordFaces, open_faces
 from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.models.weights import hash_of, look_into, weights_file
-from arcface_edu.training.distributed import ALONE
+from arcface_edu.training.distributed import ALONE, World
 
 RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", "tensorboard")
 AUTOMATIC_HOLD_OUT = 10  # from so many people on, a fifth of a folder is kept to verify on
@@ -23,15 +28,68 @@ class PairSet(NamedTuple):
     """Verification pairs; images 2i and 2i + 1 are pair i."""
 
     name: str
-    images: list  # 2N encoded images
+    images: list[bytes]  # 2N encoded images
     is_same: np.ndarray  # (N,) bool
 
 
-def fit_to_weights(config):
-    """Network, embedding size and scale where the config leaves them open: those of the weights to start from.
+class Data(NamedTuple):
+    """The data of a run, and its config with all that the data says."""
 
-    Raises ConfigError or CheckpointError where nothing says them, or where the weights are of another network.
+    config: EasyDict
+    faces: RecordFaces | FolderFaces
+    pair_sets: list[PairSet]
+
+
+class Prepared(NamedTuple):
+    """What the loop needs of a run: the complete config, the run's folder, training faces and verification pairs."""
+
+    config: FinalConfig
+    output: Path
+    faces: RecordFaces | FolderFaces
+    pair_sets: list[PairSet]
+
+
+def prepare(config: EasyDict, world: World = ALONE, resume: bool = False) -> Prepared:
+    """Complete a config from weights and data, and open the run's folder. `config` itself stays as it is.
+
+    Args:
+        config: as `load_config` returns it.
+        world: the processes of the run; rank 0 makes the folder ready.
+        resume: True goes on with the run in the folder, as `resume=True` in the config does.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: where the config, its data or its weights contradict each other.
     """
+    config = fit_to_weights(EasyDict(config, resume=config.resume or resume))
+    output = open_output(config, world)
+    config, faces, pair_sets = prepare_data(config, world.size)
+    return Prepared(FinalConfig(config), output, faces, pair_sets)
+
+
+def complete_without_data(config: EasyDict, gpus: int) -> FinalConfig:
+    """Return the config of a plan or a dry run: complete, with counts from the config where `prepare` reads the data.
+
+    Raises:
+        ConfigError: where the config does not say how many people and photographs there are.
+    """
+    config = fit_to_weights(config)
+    counts = dict(
+        num_classes=config.num_classes or config.draw_identities or None,
+        num_image=config.num_image or config.draw_identities * config.draw_photos or None,
+    )
+    for key, what in (("num_classes", "people"), ("num_image", "photographs of them")):
+        if counts[key] is None:
+            raise ConfigError(f"how many {what} there are is not known without the data; set {key}=... for a plan.")
+    return FinalConfig(fit_to_data(EasyDict(config, **counts), gpus))
+
+
+def fit_to_weights(config: EasyDict) -> EasyDict:
+    """Return the config with network, embedding size and scale, where it leaves them open: those of its weights.
+
+    Raises:
+        ConfigError, CheckpointError: where nothing says them, or where the weights are of another network.
+    """
+    network, embedding_size, scale = config.network, config.embedding_size, config.scale
     if config.init is None:
         for key in ("network", "embedding_size"):
             if config[key] is None:
@@ -49,13 +107,14 @@ def fit_to_weights(config):
                 f"init={config.init} is in {config.output}, the folder of this very run; "
                 f"choose another output=, or set resume=True to go on with that run."
             )
-        config.network, config.embedding_size = look_into(config.init, config.network, config.embedding_size)
-    if config.scale is None:  # the variance of a logit of random weights is s^2 / d
-        config.scale = 64 * math.sqrt(config.embedding_size / 512)
+        network, embedding_size = look_into(config.init, network, embedding_size)
+    if scale is None:  # the variance of a logit of random weights is s^2 / d
+        scale = 64 * math.sqrt(embedding_size / 512)
+    return EasyDict(config, network=network, embedding_size=embedding_size, scale=scale)
 
 
-def open_output(config, world=ALONE):
-    """The run's folder, which rank 0 makes ready.
+def open_output(config: EasyDict, world: World = ALONE) -> Path:
+    """Return the run's folder, which rank 0 makes ready.
 
     A new run never overwrites an old one: that moves aside, to earlier-<n>/ in the same folder.
     """
@@ -71,38 +130,40 @@ def open_output(config, world=ALONE):
     return output
 
 
-def prepare_data(config, world_size=1):
-    """The training faces and the verification pairs of a config.  returns: data set, list of PairSet.
+def prepare_data(config: EasyDict, world_size: int = 1) -> Data:
+    """Open training faces and verification pairs, and complete the config from them.
 
-    Fills in what the config leaves open (rec, num_classes, num_image, batch_size, num_epoch, lr); counts that it does
-    state are held against the data. Raises DataError or ConfigError.
+    The data says rec, hold_out, num_classes, num_image, batch_size, num_epoch and lr where the config leaves them
+    open; counts that the config does state are held against the data.
+
+    Raises:
+        DataError, ConfigError: where config and data contradict each other, or the data cannot be used.
     """
-    if config.rec is None:
-        config.rec = drawn_faces(config)
-    root = Path(config.rec)
+    root = Path(config.rec or drawn_faces(config))
     pair_files = find_pair_files(config, root)
-    if config.hold_out is None:
-        config.hold_out = 0
+    hold_out = config.hold_out
+    if hold_out is None:
+        hold_out = 0
         if not pair_files and not (root / "train.rec").exists():
             people = len(list_people(root))
-            config.hold_out = people // 5 if people >= AUTOMATIC_HOLD_OUT else 0
-    faces = open_faces(root, hold_out=config.hold_out)
-    for key, found in (("num_classes", faces.num_classes), ("num_image", len(faces))):
+            hold_out = people // 5 if people >= AUTOMATIC_HOLD_OUT else 0
+    faces = open_faces(root, hold_out=hold_out)
+    counts = dict(num_classes=faces.num_classes, num_image=len(faces))
+    for key, found in counts.items():
         if config[key] not in (None, found):
             raise DataError(
                 f"the config says {key}={config[key]:,}, but {root} holds {found:,}; "
                 f"correct the config, or leave {key} out: it is read from the data."
             )
-        config[key] = found
-    fit_to_data(config, world_size)
+    config = fit_to_data(EasyDict(config, rec=config.rec or str(root), hold_out=hold_out, **counts), world_size)
     pair_sets = [PairSet(path.stem, *read_pairs(path)) for path in pair_files]
-    if config.hold_out and isinstance(faces, FolderFaces):
-        pair_sets.append(PairSet("held_out", *held_out_pairs(root, config.hold_out, config.draw_pairs, config.seed)))
-    return faces, pair_sets
+    if hold_out and isinstance(faces, FolderFaces):
+        pair_sets.append(PairSet("held_out", *held_out_pairs(root, hold_out, config.draw_pairs, config.seed)))
+    return Data(config, faces, pair_sets)
 
 
-def drawn_faces(config):
-    """The folder of the faces that a config has drawn; they are drawn now if they are not there yet."""
+def drawn_faces(config: EasyDict) -> str:
+    """Return the folder of the faces that a config asks to draw. Faces that are not there yet are drawn now."""
     if not config.draw_identities:
         raise ConfigError("rec is not set; set rec=FOLDER to train.rec or to one folder of photographs per person.")
     count = f"{config.draw_identities}x{config.draw_photos}"
@@ -121,8 +182,8 @@ def drawn_faces(config):
     return str(root)
 
 
-def find_pair_files(config, root):
-    """The .bin files to verify on: those that val_targets names, or every one beside the data."""
+def find_pair_files(config: EasyDict, root: Path) -> list[Path]:
+    """Return the .bin files to verify on: those that val_targets names, or every one beside the data."""
     if not config.val_targets:
         return sorted(root.glob("*.bin"))
     files = []
@@ -138,37 +199,41 @@ def find_pair_files(config, root):
     return files
 
 
-def fit_to_data(config, world_size):
-    """Batch, epochs and rate where the config leaves them open.
+def fit_to_data(config: EasyDict, world_size: int) -> EasyDict:
+    """Return the config, whose counts are known, with batch size, epochs and learning rate where it leaves them open.
 
-    About 1,500 steps of up to 64 images, as in the default run, but no more than 40 epochs: of 300 photographs a small
-    network knows each by heart after a few hundred steps. The rate goes with the batch.
+    About 1,500 steps of up to 64 images, as in the default run, but no more than 40 epochs: a small network has learned
+    300 photographs by heart after a few hundred steps. The learning rate goes with the batch.
+
+    Raises:
+        ConfigError: where there are fewer people than processes, or fewer images than a step takes.
     """
-    images = config.num_image
+    images, batch_size, num_epoch, lr = config.num_image, config.batch_size, config.num_epoch, config.lr
     if world_size > config.num_classes:
         raise ConfigError(
             f"{world_size} processes are to share the centres of {config.num_classes} people, some would have none; "
             f"start at most {config.num_classes}."
         )
-    if config.batch_size is None:
+    if batch_size is None:
         fitted = min(64, max(8, 2 ** int(math.log2(images / 8)))) if images >= 16 else 2
-        config.batch_size = max(2, fitted // world_size)
-    batch = config.batch_size * world_size
+        batch_size = max(2, fitted // world_size)
+    batch = batch_size * world_size  # images of all processes in one backward pass
     if batch * config.gradient_acc > images:
         raise ConfigError(
             f"a step takes batch_size x gradient_acc{' x processes' if world_size > 1 else ''} = "
             f"{batch * config.gradient_acc:,} images, but there are only {images:,}; "
             f"set batch_size={max(2, images // 4 // world_size)} or less{', or start fewer' if world_size > 1 else ''}."
         )
-    if config.num_epoch is None:
-        config.num_epoch = max(1, min(40, round(1500 * batch / images)))
-    if config.lr is None:
-        config.lr = 0.1 * batch * config.gradient_acc / 64
+    if num_epoch is None:
+        num_epoch = max(1, min(40, round(1500 * batch / images)))
+    if lr is None:
+        lr = 0.1 * batch * config.gradient_acc / 64
+    return EasyDict(config, batch_size=batch_size, num_epoch=num_epoch, lr=lr)
 
 
-def describe_data(config, faces):
-    """What all processes of a run must have alike: its config, the labels of its first images, what it starts from."""
-    labels = [label_of(faces, place) for place in range(min(1000, len(faces)))]
+def describe_data(config: EasyDict, faces: RecordFaces | FolderFaces) -> dict[str, Any]:
+    """Return what must be the same on all ranks: the config, the first labels, the weights to start from."""
+    labels = [_label_of(faces, index) for index in range(min(1000, len(faces)))]
     own = ("output", "device", "rec", "num_workers", "init")  # paths and machines may differ
     return {key: value for key, value in config.items() if key not in own} | {
         "a hash of the first labels": zlib.crc32(np.array(labels, dtype=np.int64).tobytes()),
@@ -176,8 +241,8 @@ def describe_data(config, faces):
     }
 
 
-def label_of(faces, place):
+def _label_of(faces: RecordFaces | FolderFaces, index: int) -> int:
     try:
-        return faces.encoded(place)[1]
+        return faces.encoded(index)[1]
     except DataError:  # the loop will name that record
         return -1

@@ -150,14 +150,14 @@ def test_epochs_of_the_head_alone_become_steps(epochs, steps):
 
 def test_what_the_config_leaves_open_the_weights_say(weights, tmp_path):
     config = load_config("fine_tune", [f"init={weights}"])
-    fit_to_weights(config)
+    config = fit_to_weights(config)
     assert (config.network, config.embedding_size, config.scale) == ("r10", 128, 32.0)
     torch.save(build_model("mbf", 512).state_dict(), tmp_path / "mbf.pt")
     config = load_config("fine_tune", [f"init={tmp_path / 'mbf.pt'}"])
-    fit_to_weights(config)
+    config = fit_to_weights(config)
     assert (config.network, config.embedding_size, config.scale) == ("mbf", 512, 64.0)
     config = load_config("fine_tune", [f"init={weights}", "scale=20"])
-    fit_to_weights(config)
+    config = fit_to_weights(config)
     assert config.scale == 20
 
 
