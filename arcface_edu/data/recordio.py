@@ -15,7 +15,7 @@ import mmap
 import os
 import struct
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from arcface_edu.errors import CorruptRecord, DataError
+from arcface_edu.io import explain_write_errors, write_text_atomically
+from arcface_edu.io import write_atomically as written_beside  # noqa: F401 (until its users import it from io)
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = MAGIC.to_bytes(4, "little")
@@ -158,7 +160,7 @@ class RecordWriter:
     def __init__(self, path):
         self.path = Path(path)
         self._offset = 0
-        with disk_errors(self.path):
+        with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._records = open(f"{self.path}.part", "wb")  # noqa: SIM115 (closed in close and discard)
             self._index = open(f"{self.path.with_suffix('.idx')}.part", "w", encoding="ascii")  # noqa: SIM115
@@ -170,7 +172,7 @@ class RecordWriter:
                 f"{self.path}, record {key}: {len(payload):,} bytes are too many, RecordIO holds up to {MAX_LENGTH:,}."
             )
         *cuts, last = _split(payload)
-        with disk_errors(self.path):
+        with explain_write_errors(self.path):
             self._index.write(f"{key}\t{self._offset}\n")
             for number, part in enumerate(cuts):
                 self._write_part(1 if number == 0 else 2, part)
@@ -181,7 +183,7 @@ class RecordWriter:
         self._offset += self._records.write(PART.pack(MAGIC, flag << 29 | len(part)) + part + padding)
 
     def close(self):
-        with disk_errors(self.path):
+        with explain_write_errors(self.path):
             self._records.close()  # a full disk shows here, before any name changes
             self._index.close()
             for file in (self._records, self._index):
@@ -268,32 +270,5 @@ def write_face_records(folder, people, total=None):
         records.write(0, pack_image([end, end + identities], b"", 0))
         for key, span in enumerate(pairwise(starts), end):
             records.write(key, pack_image(span, b"", key))
-    with written_beside(folder / "property") as file:
-        file.write(f"{identities},112,112".encode())
+    write_text_atomically(folder / "property", f"{identities},112,112")
     return identities, end - 1
-
-
-@contextmanager
-def written_beside(path):
-    """Open `path` for writing bytes: it grows as `path.part` and takes its name when whole, or never."""
-    part = Path(f"{path}.part")
-    try:
-        with disk_errors(path):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                yield file
-            os.replace(part, path)
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-@contextmanager
-def disk_errors(path):
-    """Turn a full or read-only disk into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror}): free some space or choose another place."
-        ) from error

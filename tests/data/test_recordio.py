@@ -22,9 +22,9 @@ from arcface_edu.data.recordio import (
     pack_image,
     unpack_image,
     write_face_records,
-    written_beside,
 )
 from arcface_edu.errors import CorruptRecord, DataError
+from arcface_edu.io import write_atomically
 
 MXNET = Path(__file__).parents[1] / "fixtures" / "mxnet"
 PAYLOADS = [bytes.fromhex(text) for text in json.loads((MXNET / "payloads.json").read_text())]
@@ -234,7 +234,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, full_disk):
     noise = random.Random(0).randbytes(5000)
     with pytest.raises(DataError, match=r"train\.rec cannot be written \(.*\): free some space"):
         write_face_records(tmp_path, ([noise] * 4 for _ in range(5)))
-    with pytest.raises(DataError, match=r"x\.bin cannot be written"), written_beside(tmp_path / "x.bin") as file:
+    with pytest.raises(DataError, match=r"x\.bin cannot be written"), write_atomically(tmp_path / "x.bin") as file:
         file.write(bytes(100_000))
     assert not list(tmp_path.iterdir())
 
