@@ -141,7 +141,7 @@ def reached(text):
     """Files of the package that a text names, as `arcface_edu.heads` or by its configs' names, and all they import."""
     files, waiting = set(), [file for name in dotted_names(text) for file in files_of(name)]
     configs = ROOT / PACKAGE / "configs"
-    waiting += [path for path in configs.glob("*.py") if re.search(rf"\b{path.stem}\b", text) or path.stem == "base"]
+    waiting += [path for path in configs.rglob("*.py") if re.search(rf"\b{path.stem}\b", text) or path.stem == "base"]
     while waiting:
         path = waiting.pop()
         if path not in files:

@@ -1,10 +1,22 @@
-"""Small sets of drawn faces that several tests share."""
+"""Small sets of drawn faces that several tests share; and no command leaves its log to the next test."""
+
+import logging
 
 import pytest
 
 from arcface_edu.data.bins import write_pairs
 from arcface_edu.data.faces import draw_faces
 from arcface_edu.exporting.facts import drawn_pairs
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """Undo what a command called within a test sets up: its log would keep the next test's `caplog` from hearing."""
+    logger = logging.getLogger("arcface_edu")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

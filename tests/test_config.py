@@ -6,9 +6,11 @@ import operator
 import pickle
 
 import pytest
+import setuptools
 from easydict import EasyDict
 
-from arcface_edu.config import SHIPPED, FinalConfig, load_config
+from arcface_edu.config import SHIPPED, FinalConfig, check_value, load_config, read_config_file, shipped_configs
+from arcface_edu.config_schema import KEYS, base_source, keys_table
 from arcface_edu.errors import ConfigError
 
 
@@ -23,11 +25,42 @@ def test_layers_lie_over_one_another(tmp_path):
     assert config.output == "runs/mine"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SHIPPED.glob("*.py") if p.stem not in ("base", "__init__")], ids=lambda p: p.stem
-)
-def test_shipped_configs_load(path):
-    assert load_config(path.stem).output == f"runs/{path.stem}"
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_configs_load(name):
+    assert load_config(name).output == f"runs/{name}"
+
+
+def test_a_wheel_holds_every_shipped_config():
+    packages = setuptools.find_packages(where=SHIPPED.parents[1], include=["arcface_edu*"])
+    assert {"arcface_edu.configs", "arcface_edu.configs.insightface"} <= set(packages)
+    assert {path.parent for path in shipped_configs().values()} == {SHIPPED, SHIPPED / "insightface"}
+
+
+def test_base_py_is_what_the_schema_says():
+    """To write it anew: python -c "import arcface_edu.config_schema as schema; schema.write_base()"."""
+    assert (SHIPPED / "base.py").read_text() == base_source()
+    assert list(read_config_file(SHIPPED / "base.py").items()) == [(key.name, key.default) for key in KEYS.values()]
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_every_default_is_within_its_own_limits_and_explained(key):
+    assert check_value(key.name, key.default, "its default") == key.default
+    assert key.help or key.rule.choices
+    assert key.rule is None or key.rule.sentence[:2] in ("; ", ", ")
+    none_is_allowed = isinstance(None, key.type)
+    if not none_is_allowed:
+        with pytest.raises(ConfigError, match=f"sets {key.name} to None, which should be of type"):
+            check_value(key.name, None, "a test")
+
+
+def test_the_table_of_keys_says_each_with_default_meaning_and_limits():
+    said = keys_table()
+    assert max(map(len, said.splitlines())) <= 120
+    flat = " ".join(said.split())
+    for key in KEYS.values():
+        assert " ".join(f"{key.name}={key.default} {key.help} [{key.limits}]".split()) in flat
+    assert "loss=arcface [softmax | norm_softmax | sphereface | cosface" in flat
+    assert "[float, above 0, at most 1]" in flat
 
 
 def test_a_loss_named_later_brings_its_own_margins():
@@ -55,7 +88,12 @@ def test_one_load_leaves_no_trace_in_the_next():
         (["loss=arcfase"], r'did you mean "arcface"\?'),
         (["lr=-1"], "the least that makes sense is 0"),
         (["sample_rate=1.5"], "above 0 and at most 1"),
-        (["margin_list=(1, 0.5)"], "three numbers"),
+        (["margin_list=(1, 0.5)"], r"it holds three numbers \(m1, m2, m3\), as \(1\.0, 0\.5, 0\.0\)\.$"),
+        (["amp_dtype=fp15"], r"it may be None, bf16, fp16 \(did you mean \"fp16\"\?\)\.$"),
+        (["warmup_epoch=None"], "sets warmup_epoch to None, which should be of type float"),
+        (["lr='quick'"], r"sets lr to 'quick', which should be of type float; its default is 0\.1\."),
+        (["val_targets=lfw"], "should be of type list or tuple"),
+        (["pop=3"], r'sets "pop", which is no key of a config'),
         (["batch_size"], "not of the form key=value"),
         (["seed=None"], "should be of type int"),
     ],

@@ -133,6 +133,6 @@ def test_a_notebook_reaches_what_it_imports_what_that_imports_and_what_it_runs()
         "models/prelu.py",
         "dataset.py",
         "data/recordio.py",
-        "configs/ms1mv3_r50.py",
+        "configs/insightface/ms1mv3_r50.py",
     } <= reached
-    assert not {"export.py", "evaluation/ijb.py", "configs/ms1mv3_r100.py"} & reached
+    assert not {"export.py", "evaluation/ijb.py", "configs/insightface/ms1mv3_r100.py"} & reached
