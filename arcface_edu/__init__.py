@@ -1,7 +1,7 @@
 """ArcFace to learn from and to train with: one code path from a laptop to a GPU cluster."""
 
 from arcface_edu.config import load_config
-from arcface_edu.data.align import align
+from arcface_edu.data.alignment.align import align
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.recordio import RecordReader, RecordWriter

@@ -19,9 +19,8 @@ import torch
 
 from arcface_edu.cli import cli_main
 from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.datasets import open_faces
+from arcface_edu.data.datasets import open_faces, sample_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs
-from arcface_edu.data.samples import sample_faces
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import PAPER, angle_statistics, read_embeddings, statistics_table
 from arcface_edu.evaluation.verification import embed, verify_pairs

@@ -16,13 +16,19 @@ import numpy as np
 from tqdm import tqdm
 
 from arcface_edu.cli import cli_main
+from arcface_edu.data.alignment.landmarks import (
+    HEADER,
+    align_photographs,
+    find_landmarks,
+    read_landmarks,
+    write_landmarks,
+)
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
-from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import DEFAULT_PAIRS, FolderFaces, face_jpegs, held_out_pairs, photographs_in, tell_broken
 from arcface_edu.data.images import decode, fit
-from arcface_edu.data.landmarks import HEADER, align_photographs, find_landmarks, read_landmarks, write_landmarks
 from arcface_edu.data.recordio import write_face_records, written_beside
+from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import CorruptRecord, DataError
 from arcface_edu.figures.faces import contact_sheet
 

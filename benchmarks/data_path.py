@@ -19,9 +19,9 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from arcface_edu.data.datasets import RecordFaces
-from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.images import decode
 from arcface_edu.data.loader import Batches, augment, draw_mirrored
+from arcface_edu.data.synthetic.dataset import draw_faces
 
 BATCH, BATCHES, ROUNDS = 128, 8, 7
 

@@ -23,8 +23,8 @@ from arcface_edu.cli import cli_main
 from arcface_edu.config import load_config
 from arcface_edu.course.orl import orl_faces
 from arcface_edu.data.datasets import open_faces
-from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import list_people
+from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.evaluation.baseline import pixel_embeddings
 from arcface_edu.evaluation.verification import embed
 from arcface_edu.models.weights import load_model

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from arcface_edu.data.faces import draw_faces
+from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint, split_tensors
 from arcface_edu.training.metrics import read_metrics
 

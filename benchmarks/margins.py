@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from arcface_edu.config import load_config
 from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.datasets import open_faces
-from arcface_edu.data.faces import draw_faces
-from arcface_edu.data.samples import sample_faces
+from arcface_edu.data.datasets import open_faces, sample_faces
+from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.evaluation.angle_stats import angle_statistics
 from arcface_edu.evaluation.roc import tar_at_far
 from arcface_edu.evaluation.verification import embed, verify_pairs

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from arcface_edu.data.faces import draw_faces
+from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.training.metrics import read_metrics
 
 PAIRS_TO_CHOOSE_BY = Path("data/drawn_2x20_pairs6000_seed5_hard1")

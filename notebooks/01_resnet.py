@@ -29,7 +29,7 @@ begin()
 
 # %%
 import torch
-from arcface_edu.data.faces import draw_person
+from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.data.images import decode, to_input
 from arcface_edu.figures.faces import contact_sheet
 

@@ -241,7 +241,7 @@ assert 1 - 0.05 ** (1 / strangers) > 1e-3
 # everybody.
 
 # %%
-from arcface_edu.data.faces import UNSEEN, draw_person
+from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 
 PEOPLE, PHOTOS = 80, 10
 numbers = UNSEEN + 1000 + np.arange(PEOPLE)  # nobody of these is in the training set or in the pairs
@@ -384,7 +384,7 @@ assert len(reasons) == 4
 # %%
 from IPython.display import Markdown, display
 from arcface_edu import angle_statistics
-from arcface_edu.data.samples import sample_faces
+from arcface_edu.data.datasets import sample_faces
 from arcface_edu.evaluation.angle_stats import PAPER, statistics_table
 
 images, labels = sample_faces(faces, people=PEOPLE, photos=PHOTOS)  # as many: the more people, the nearer the nearest
@@ -511,7 +511,7 @@ assert search["dir_at_far"][0.01] <= search["dir_at_far"][0.1] <= search["rank1"
 # below 1 %?
 
 # %%
-from arcface_edu.data.faces import make_person
+from arcface_edu.data.synthetic.parameters import make_person
 
 melanin = np.array([make_person(0, number).melanin for number in numbers])
 group = np.digitize(melanin, np.quantile(melanin, [1 / 3, 2 / 3]))[who]  # 0 light, 1, 2 dark

@@ -13,8 +13,8 @@ from PIL import Image
 from arcface_edu import angles
 from arcface_edu.course.eight_people import PEOPLE, draw_people, portraits, train_small
 from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode
+from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.figures.faces import contact_sheet
 from arcface_edu.figures.house import plot_hero

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from arcface_edu.data.bins import write_pairs
-from arcface_edu.data.faces import draw_faces
+from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.exporting.facts import drawn_pairs
 
 

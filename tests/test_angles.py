@@ -8,9 +8,9 @@ import torch
 
 from arcface_edu import angle_statistics, angles, embed, open_faces
 from arcface_edu.config import load_config
+from arcface_edu.data.datasets import sample_faces
 from arcface_edu.data.folder import FolderFaces
 from arcface_edu.data.images import encode_png
-from arcface_edu.data.samples import sample_faces
 from arcface_edu.errors import DataError
 from arcface_edu.models import build_model
 from arcface_edu.training.checkpoint import save_checkpoint

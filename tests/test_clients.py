@@ -15,9 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from arcface_edu import build_model, embed
-from arcface_edu.data.align import TEMPLATE
-from arcface_edu.data.faces import UNSEEN, draw_person
+from arcface_edu.data.alignment.align import TEMPLATE
 from arcface_edu.data.images import decode
+from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.exporting.to_onnx import WholeEmbedding, to_onnx
 from arcface_edu.exporting.variants import to_fp16, to_int8
 

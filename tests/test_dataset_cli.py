@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from arcface_edu import dataset
-from arcface_edu.data import landmarks
-from arcface_edu.data.align import TEMPLATE
+from arcface_edu.data.alignment import landmarks
+from arcface_edu.data.alignment.align import TEMPLATE
+from arcface_edu.data.alignment.landmarks import write_landmarks
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs
 from arcface_edu.data.images import decode, encode_jpeg, encode_png
-from arcface_edu.data.landmarks import write_landmarks
 from arcface_edu.errors import DataError
 
 

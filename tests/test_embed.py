@@ -13,8 +13,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from arcface_edu import build_model, embed
-from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode, encode_png, fit
+from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.models.weights import load_model
 
 COMMAND = runpy.run_module("arcface_edu.embed", run_name="the command")  # to import it is to get the function

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from arcface_edu import embed, evaluate, pool_templates, read_pairs, score_pairs, tar_at_far, verify_pairs, write_pairs
-from arcface_edu.data.align import TEMPLATE
+from arcface_edu.data.alignment.align import TEMPLATE
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.images import encode_png
 from arcface_edu.evaluation.table import HEAD, benchmark, markdown

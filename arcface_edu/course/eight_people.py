@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode, to_input
 from arcface_edu.data.loader import seeded
+from arcface_edu.data.synthetic.dataset import draw_person
 
 PEOPLE = 8
 SIZE = 56  # pixels: half of what other networks see

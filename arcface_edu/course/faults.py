@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from arcface_edu.config import load_config
-from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode, to_input
+from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.models import build_model
 from arcface_edu.training.distributed import average_bn_statistics, distribute, everyones
 

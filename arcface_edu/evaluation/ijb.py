@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from arcface_edu.data.align import align
+from arcface_edu.data.alignment.align import align
 from arcface_edu.data.folder import read_photo
 from arcface_edu.data.images import decode
 from arcface_edu.data.loader import as_is

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arcface_edu.data.align import align
+from arcface_edu.data.alignment.align import align
 from arcface_edu.data.folder import read_photo
 from arcface_edu.data.images import decode, fit
 from arcface_edu.data.recordio import written_beside

@@ -4,7 +4,7 @@ import json
 import re
 
 from arcface_edu.data.bins import choose_pairs
-from arcface_edu.data.faces import UNSEEN, draw_person
+from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.models.weights import embedding_size_of
 
 PREPROCESSING = dict(color="RGB", size="112x112", mean="127.5", std="127.5")  # (pixel - mean) / std

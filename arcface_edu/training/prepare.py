@@ -14,8 +14,8 @@ from easydict import EasyDict
 from arcface_edu.config import FinalConfig
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.datasets import RecordFaces, open_faces
-from arcface_edu.data.faces import draw_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
+from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.models.weights import hash_of, look_into, weights_file
 from arcface_edu.training.distributed import ALONE, World

@@ -24,8 +24,8 @@ from PIL import Image
 
 from arcface_edu import export
 from arcface_edu.cli import cli_main
-from arcface_edu.data.faces import UNSEEN, draw_person
 from arcface_edu.data.recordio import written_beside
+from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.training.metrics import read_metrics
 

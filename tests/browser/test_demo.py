@@ -15,8 +15,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from arcface_edu import build_model, embed
-from arcface_edu.data.faces import UNSEEN, draw_person
 from arcface_edu.data.images import decode, encode_png, fit
+from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.exporting.to_onnx import WholeEmbedding, to_onnx
 from arcface_edu.exporting.variants import to_fp16
 from arcface_edu.figures import style

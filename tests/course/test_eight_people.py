@@ -13,8 +13,8 @@ from arcface_edu.course.eight_people import (
     train_small,
     warm_up,
 )
-from arcface_edu.data.faces import draw_person
 from arcface_edu.data.images import decode
+from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.evaluation.angle_stats import angle_statistics
 from arcface_edu.heads import MarginSoftmax, Softmax, target_logit
 

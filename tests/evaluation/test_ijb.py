@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from arcface_edu import pool_templates, score_pairs, tar_at_far
-from arcface_edu.data.align import TEMPLATE, warp
+from arcface_edu.data.alignment.align import TEMPLATE, warp
 from arcface_edu.data.images import encode_png
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation import ijb

@@ -6,11 +6,17 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from arcface_edu.data import landmarks
-from arcface_edu.data.align import TEMPLATE, align
-from arcface_edu.data.faces import draw_person
+from arcface_edu.data.alignment import landmarks
+from arcface_edu.data.alignment.align import TEMPLATE, align
+from arcface_edu.data.alignment.landmarks import (
+    HEADER,
+    align_photographs,
+    find_landmarks,
+    read_landmarks,
+    write_landmarks,
+)
 from arcface_edu.data.images import decode, encode_png
-from arcface_edu.data.landmarks import HEADER, align_photographs, find_landmarks, read_landmarks, write_landmarks
+from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.errors import DataError
 
 AT = (30, 20)  # where the faces lie in the photographs

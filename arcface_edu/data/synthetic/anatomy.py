@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from arcface_edu.data.drawing.canvas import U, V, blur, bump, edge, line, noise, ramp
+from arcface_edu.data.synthetic.canvas import U, V, blur, bump, edge, line, noise, ramp
 
 
 def straighten(p, u, v):

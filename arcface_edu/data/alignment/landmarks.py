@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from arcface_edu.data.align import align
+from arcface_edu.data.alignment.align import align
+from arcface_edu.data.alignment.detector import Mtcnn
 from arcface_edu.data.folder import read_photo
 from arcface_edu.data.images import decode, encode_png
-from arcface_edu.data.mtcnn import Mtcnn
 from arcface_edu.data.recordio import written_beside
 from arcface_edu.errors import CorruptRecord, DataError
 

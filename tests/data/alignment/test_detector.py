@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from arcface_edu.course.orl import orl_faces
-from arcface_edu.data import mtcnn
-from arcface_edu.data.align import TEMPLATE, similarity
-from arcface_edu.data.faces import draw_person
+from arcface_edu.data.alignment import detector as mtcnn
+from arcface_edu.data.alignment.align import TEMPLATE, similarity
 from arcface_edu.data.images import decode
+from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.errors import ConfigError
 
-ORL = Path(__file__).parents[2] / "data" / "orl"
+ORL = Path(__file__).parents[3] / "data" / "orl"
 
 
 @pytest.fixture(scope="module")

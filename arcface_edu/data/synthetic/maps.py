@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from arcface_edu.data.drawing.anatomy import depth, height, measure, straighten
-from arcface_edu.data.drawing.canvas import REACH, STEP, blur, bump, edge, line
-from arcface_edu.data.drawing.hair import beard, brows, hair
-from arcface_edu.data.drawing.paint import frame_colour, hair_colour, iris_colour, paint_face, skin_colour
+from arcface_edu.data.synthetic.albedo import frame_colour, hair_colour, iris_colour, paint_face, skin_colour
+from arcface_edu.data.synthetic.anatomy import depth, height, measure, straighten
+from arcface_edu.data.synthetic.canvas import REACH, STEP, blur, bump, edge, line
+from arcface_edu.data.synthetic.hair import beard, brows, hair
 
 # depth: smooth height, by which places move when the head turns; slope_u, slope_v: of the fine height, for the light;
 # head, hair, eye: 1 where that is; sky: how much ambient light gets in; gloss: strength of the highlight.

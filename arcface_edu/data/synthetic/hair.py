@@ -2,7 +2,7 @@
 
 import torch
 
-from arcface_edu.data.drawing.canvas import bump, edge, line, noise, ramp, strands
+from arcface_edu.data.synthetic.canvas import bump, edge, line, noise, ramp, strands
 
 
 def hair(p, m, rng):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from arcface_edu.data.drawing.canvas import bump, edge, linear, over, ramp
-from arcface_edu.data.drawing.pose import CROP, X, Y
+from arcface_edu.data.synthetic.canvas import bump, edge, linear, over, ramp
+from arcface_edu.data.synthetic.pose import CROP, X, Y
 
 
 def cloud(rng, side):

@@ -10,22 +10,15 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from arcface_edu.data import faces, images
+from arcface_edu.data import images
 from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.drawing.pose import TEMPLATE, five_points
-from arcface_edu.data.drawing.relief import carve
-from arcface_edu.data.drawing.studio import take
-from arcface_edu.data.faces import (
-    PERSON,
-    PHOTOGRAPH,
-    UNSEEN,
-    crew,
-    draw_faces,
-    draw_person,
-    make_person,
-    make_photographs,
-)
 from arcface_edu.data.recordio import RecordReader, unpack_image
+from arcface_edu.data.synthetic import dataset
+from arcface_edu.data.synthetic.dataset import UNSEEN, crew, draw_faces, draw_person
+from arcface_edu.data.synthetic.maps import carve
+from arcface_edu.data.synthetic.parameters import PERSON, PHOTOGRAPH, make_person, make_photographs
+from arcface_edu.data.synthetic.pose import TEMPLATE, five_points
+from arcface_edu.data.synthetic.render import take
 from arcface_edu.errors import DataError
 
 
@@ -36,7 +29,7 @@ def decode(photos):
 
 @pytest.fixture(autouse=True, scope="module")
 def alone():
-    with faces.one_thread():
+    with dataset.one_thread():
         yield
 
 
@@ -176,7 +169,7 @@ def drawn(tmp_path_factory):
 
 
 def test_without_progress_bars_the_same_is_drawn(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(faces, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 would
+    monkeypatch.setattr(dataset, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 would
     draw_faces(tmp_path, identities=3, photos=4, seed=2, pairs=20, pair_identities=3, workers=2)
     for file in drawn[0].iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
@@ -225,7 +218,7 @@ def test_nothing_is_left_of_an_interrupted_drawing(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(faces, "write_pairs", interrupted)
+    monkeypatch.setattr(dataset, "write_pairs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         draw_faces(tmp_path, identities=2, photos=4, pairs=20, pair_identities=3, workers=1)
     assert list(tmp_path.iterdir()) == []

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from arcface_edu.data.drawing.anatomy import straighten
-from arcface_edu.data.drawing.canvas import REACH, bump, edge, over, ramp
-from arcface_edu.data.drawing.pose import CROP, on_head, on_plane, pose, sample, undo_alignment
-from arcface_edu.data.drawing.relief import CHANNELS
-from arcface_edu.data.drawing.surroundings import background, clothes, occlude, patches
+from arcface_edu.data.synthetic.anatomy import straighten
+from arcface_edu.data.synthetic.canvas import REACH, bump, edge, over, ramp
+from arcface_edu.data.synthetic.maps import CHANNELS
+from arcface_edu.data.synthetic.pose import CROP, on_head, on_plane, pose, sample, undo_alignment
+from arcface_edu.data.synthetic.scene import background, clothes, occlude, patches
 
 
 def take(maps, photo):

@@ -6,7 +6,7 @@ Shapes: B photographs of one person; P = 112 * 112 pixels of a crop; places of t
 import torch
 import torch.nn.functional as F
 
-from arcface_edu.data.drawing.canvas import REACH
+from arcface_edu.data.synthetic.canvas import REACH
 
 CROP = 112
 # Where the alignment puts the five points, in pixels: the pupils, the tip of the nose, the corners of the mouth.

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcface_edu import align
-from arcface_edu.data.align import TEMPLATE, similarity, warp
+from arcface_edu.data.alignment.align import TEMPLATE, similarity, warp
 from arcface_edu.errors import DataError
 
 

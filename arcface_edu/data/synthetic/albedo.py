@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from arcface_edu.data.drawing.canvas import bump, edge, line, linear, noise, over, ramp
+from arcface_edu.data.synthetic.canvas import bump, edge, line, linear, noise, over, ramp
 
 
 def skin_colour(p):
