@@ -5,14 +5,13 @@
     python notebooks/make_notebooks.py --html build/course    all of them as pages to read offline
 
 A notebook is written as `NN_name.py` (jupytext's percent format: a review reads code) and kept, run from top to bottom
-in a fresh kernel, as `NN_name.ipynb`. With it is kept a hash of all that its outputs follow from: its own cells, the
-package's modules that they reach, and the configs. `make test` fails where that is no longer so.
+in a fresh kernel, as `NN_name.ipynb`. With it is kept a hash of all that its outputs follow from: the code of its cells
+and the definitions and configs of the package that they reach (used_code.py). `make test-all` fails where that is no
+longer so. Where only the text around the code has changed, the outputs stay and nothing is run.
 """
 
 import argparse
-import ast
 import base64
-import hashlib
 import io
 import os
 import re
@@ -24,14 +23,15 @@ import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
+from nbformat import NotebookNode
 from PIL import Image
+from used_code import notebook_hash
 
 from arcface_edu.course.widgets import WIDGET
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PACKAGE = "arcface_edu"
-MINUTES = re.compile(r"\d+\.\d minutes on two cores")  # on the card; measured, so no part of what is compared
+MINUTES = re.compile(r"\d+\.\d minutes on two cores")  # on the card; measured when the notebook is run
 FOLDED = re.compile(r"<details>(<summary>.*?</summary>)(.*?)</details>", re.DOTALL)
 CONTENTS = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>ArcFace, by running it</title>
@@ -58,11 +58,15 @@ def main():
         return
     for script in scripts:
         path = script.with_suffix(".ipynb")
-        if not options.force and path.exists() and stored_hash(nbformat.read(path, 4)) == fresh_hash(script):
+        kept = nbformat.read(path, 4) if path.exists() else None
+        if options.force or not kept or stored_hash(kept) != fresh_hash(script):
+            minutes = make(script)
+            print(f"{path.name}: {minutes:.1f} minutes, {path.stat().st_size / 1000:.0f} kB", flush=True)
+        elif texts(kept) != texts(jupytext.read(script)):
+            renew_texts(script, kept)
+            print(f"{path.name}: its text is new, its outputs are as they were")
+        else:
             print(f"{path.name}: as the code is")
-            continue
-        minutes = make(script)
-        print(f"{path.name}: {minutes:.1f} minutes, {path.stat().st_size / 1000:.0f} kB", flush=True)
 
 
 def all_scripts():
@@ -82,6 +86,15 @@ def make(script):
     notebook.metadata["arcface_edu"] = {"hash": fresh_hash(script)}
     nbformat.write(notebook, script.with_suffix(".ipynb"))
     return minutes
+
+
+def renew_texts(script: Path, kept: NotebookNode) -> None:
+    """Write the .ipynb with the texts of the script and the outputs that are kept, cell by cell of the same code."""
+    notebook = read_script(script)
+    for cell, before in zip(code_cells(notebook), code_cells(kept), strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    notebook.metadata = kept.metadata
+    nbformat.write(notebook, script.with_suffix(".ipynb"))
 
 
 def read_script(script):
@@ -128,57 +141,17 @@ def stored_hash(notebook):
     return notebook.metadata.get("arcface_edu", {}).get("hash")
 
 
-def fresh_hash(script):
-    """Of a notebook's cells and the code that they reach, less the minutes on its card and the code's comments."""
-    text = MINUTES.sub("", script.read_text())
-    digest = hashlib.sha256(text.encode())
-    for path in sorted(reached(text)):
-        digest.update(f"{path.relative_to(ROOT)}\n{bare(path)}\n".encode())
-    return digest.hexdigest()[:16]
+def fresh_hash(script: Path) -> str:
+    """Return the hash of the code in a notebook's cells and of the code that they reach."""
+    return notebook_hash([cell.source for cell in code_cells(jupytext.read(script))], ROOT)
 
 
-def reached(text):
-    """Files of the package that a text names, as `arcface_edu.heads` or by its configs' names, and all they import."""
-    files, waiting = set(), [file for name in dotted_names(text) for file in files_of(name)]
-    configs = ROOT / PACKAGE / "configs"
-    waiting += [path for path in configs.rglob("*.py") if re.search(rf"\b{path.stem}\b", text) or path.stem == "base"]
-    while waiting:
-        path = waiting.pop()
-        if path not in files:
-            files.add(path)
-            # The package's own __init__ imports nearly everything; what a notebook takes from it, `files_of` looks up.
-            if path != ROOT / PACKAGE / "__init__.py":
-                waiting += [file for name in dotted_names(bare(path)) for file in files_of(name)]
-    return files
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def dotted_names(text):
-    """Modules of the package, or things in them, that a text names: in imports, in `-m` commands."""
-    names = set(re.findall(rf"\b{PACKAGE}(?:\.\w+)*", text))
-    for module, things in re.findall(rf"from ({PACKAGE}[\w.]*) import \(?([\w, \n]+)", text):
-        names |= {f"{module}.{thing.split(' as ')[0].strip()}" for thing in things.split(",")}
-    return names
-
-
-def files_of(name):
-    """The files that a dotted name leads to: its module, and the packages around it."""
-    homes = re.findall(rf"from ({PACKAGE}[\w.]+) import ([\w, ]+)", (ROOT / PACKAGE / "__init__.py").read_text())
-    public = {f"{PACKAGE}.{thing}": home for home, things in homes for thing in things.split(", ")}
-    name = public.get(name, name)
-    path, files = ROOT, []
-    for part in name.split("."):
-        path /= part
-        files += [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()]
-    return files
-
-
-def bare(path):
-    """A module's code without comments, docstrings and layout, which change no output."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+def texts(notebook: NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
 def write_pages(scripts, folder):
