@@ -1,14 +1,19 @@
-# make train   train on drawn faces, from nothing           make test        prove that everything works
-# make pics    draw the pictures of README again            make test-fast   the same without training runs
-# make train-ddp   the same training shared by two processes on this machine
-# make lab     open the course in JupyterLab                make notebooks   run the course, keep its outputs
+# make train   train on drawn faces, from nothing           make test        prove that everything works: ten minutes
+# make pics    draw the pictures of README again            make test-fast   the same without training or processes
+# make lab     open the course in JupyterLab                make test-all    with the course, several hosts, a browser
+# make notebooks   run the course, keep its outputs         make lint        style and types alone
 # make course-html   the course as pages to read offline
-# make test-browser   what needs a browser: Debian's chromium, and npm
+# make train-ddp   the same training shared by two processes on this machine
 # make demo    the page in docs/demo anew: its network, its faces, and with npm the program that runs it
+# make test-rest   what `make test-all` does beyond `make test`; make test-browser is a part of that: Debian's chromium, npm
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train train-ddp lab notebooks course-html test test-fast test-browser lint pics demo clean
+# Two files of tests at a time, each process with one thread: where a test waits, the other has the core.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder --durations=15
+
+.PHONY: train train-ddp lab notebooks course-html test test-fast test-all test-rest test-browser lint pics demo clean
 
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
@@ -27,18 +32,26 @@ notebooks: .venv/ready
 course-html: .venv/ready
 	$(BIN)/python notebooks/make_notebooks.py --html build/course
 
-test: .venv/ready lint
-	$(BIN)/python -m pytest -m "not browser"
+test: lint
+	$(PYTEST) --dist loadfile -m "not full and not browser"
 
-test-fast: .venv/ready lint
-	$(BIN)/python -m pytest -m "not slow and not browser"
+test-fast: lint
+	$(PYTEST) --dist loadfile -m "not slow and not full and not browser"
+
+test-all:
+	$(MAKE) test
+	$(MAKE) test-rest
+
+test-rest: .venv/ready
+	$(PYTEST) --dist loadgroup -m "full or browser"
 
 test-browser: .venv/ready
-	$(BIN)/python -m pytest -m browser
+	$(PYTEST) --dist loadgroup -m browser
 
 lint: .venv/ready
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/python -m mypy --no-error-summary
 
 pics: .venv/ready
 	@test -f runs/drawn_faces/model.pt || $(MAKE) train
@@ -49,13 +62,8 @@ demo: .venv/ready
 	@test -f runs/drawn_faces/model.pt || $(MAKE) train
 	$(BIN)/python docs/demo/make_demo.py runs/drawn_faces
 
-# The stamp is written last, so that an installation cut short is taken up again. Nothing to do while it is newer.
 .venv/ready: pyproject.toml
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "make: $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,export]"
-	@touch $@
+	@.ci/set_up "$(PYTHON)"
 
 clean:
 	rm -rf .venv

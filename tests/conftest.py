@@ -1,4 +1,4 @@
-"""Small sets of drawn faces that several tests share; and no command leaves its log to the next test."""
+"""Small sets of drawn faces that several tests share, the order of the files, and no log left to the next test."""
 
 import logging
 
@@ -33,3 +33,10 @@ def pairs(tmp_path_factory):
     path = tmp_path_factory.mktemp("pairs") / "few.bin"
     write_pairs(path, *drawn_pairs(people=6, photos=4, pairs=60))
     return path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take long; short ones then fill the time until both workers are done."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)

@@ -1,33 +1,109 @@
-"""Run a function in several processes that form a gloo group, and collect what each of them returns."""
+"""Processes of a run, as torchrun would start them, from a server that has imported PyTorch once.
 
+Each is a new process, forked from the server: nothing of one test is left in it for the next, and it begins at once.
+`torchrun` itself, which takes seconds, is left to the tests of what only it does: restarts, signals, its store.
+"""
+
+import multiprocessing
+import os
+import pickle
 import tempfile
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+
+SERVER = multiprocessing.get_context("forkserver")
+# Not the package itself, so that each process imports it anew, which takes a tenth of a second.
+SERVER.set_forkserver_preload(["torch", "torchvision", "torch.distributed.checkpoint", "matplotlib.pyplot", "numpy"])
 
 
-def run_on_ranks(work, world_sizes):
-    """Call work() on every rank of each world size in turn, in the same processes: to import torch takes seconds.
+class Rank(NamedTuple):
+    """How one process ended."""
 
-    work: a function of a module.  returns: {world size: [result of rank 0, ...]}. A rank's exception is raised here.
+    status: int  # exit status; -9 where it was killed by signal 9
+    said: str
+    errors: str
+    value: Any  # what its function returned
+
+
+def run_ranks(
+    size: int, work: Callable[..., Any], *arguments: Any, timeout: float = 120, **environment: str
+) -> list[Rank]:
+    """Call work(*arguments) in `size` processes with the variables that torchrun sets; one alone has none of them.
+
+    Args:
+        size: The number of processes.
+        work: A function of a module.
+        timeout: Seconds until all are killed and TimeoutError is raised.
+        environment: More variables.
     """
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False) if size > 1 else None
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(be_rank, (work, world_sizes, folder), nprocs=max(world_sizes))
-        return {
-            size: [torch.load(Path(folder, f"{size}_{rank}.pt"), weights_only=False) for rank in range(size)]
-            for size in world_sizes
-        }
+        ranks = []
+        for rank in range(size):
+            variables = os.environ | environment
+            if store:
+                place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, LOCAL_WORLD_SIZE=size, GROUP_RANK=0)
+                meet = dict(MASTER_ADDR="localhost", MASTER_PORT=store.port, TORCHELASTIC_USE_AGENT_STORE="True")
+                life = dict(TORCHELASTIC_RESTART_COUNT=0, TORCHELASTIC_ERROR_FILE=f"{folder}/attempt_0/{rank}/e.json")
+                variables |= {name: str(value) for name, value in (place | meet | life).items()}
+            streams = [Path(folder, f"{rank}_{name}") for name in ("said", "errors", "value")]
+            process = SERVER.Process(target=be_rank, args=(variables, streams, work, arguments), daemon=False)
+            process.start()
+            ranks.append((process, *streams))
+        until = time.monotonic() + timeout
+        for process, *_ in ranks:
+            process.join(max(0.0, until - time.monotonic()))
+        if hung := [rank for rank, (process, *_) in enumerate(ranks) if process.is_alive()]:
+            for process, *_ in ranks:
+                process.kill()
+                process.join()
+            errors = "\n".join(path.read_text() for _, _, path, _ in ranks)
+            raise TimeoutError(f"ranks {hung} of {size} have not ended in {timeout:g} s:\n{errors}")
+        return [
+            Rank(process.exitcode, said.read_text(), errors.read_text(), read_value(value))
+            for process, said, errors, value in ranks
+        ]
 
 
-def be_rank(rank, work, world_sizes, folder):
+def be_rank(variables: dict[str, str], streams: Sequence[Path], work: Callable[..., Any], arguments: tuple) -> None:
+    """Be one of the processes: what it prints goes into files, what `work` returns into another."""
+    os.environ.clear()
+    os.environ.update(variables)
+    for number, path in zip((1, 2), streams, strict=False):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
     torch.set_num_threads(1)  # or four processes with a thread per core would get in each other's way
+    value = work(*arguments)
+    streams[2].write_bytes(pickle.dumps(value))
+
+
+def read_value(path: Path) -> Any:
+    return pickle.loads(path.read_bytes()) if path.exists() else None
+
+
+def run_on_ranks(work: Callable[[], Any], world_sizes: Sequence[int]) -> dict[int, list[Any]]:
+    """Call work() on every rank of a gloo group of each size.  returns: {size: [what rank 0 returned, ...]}"""
+    found = {}
     for size in world_sizes:
-        if rank < size:
-            meeting = f"file://{folder}/meet_{size}"
-            dist.init_process_group("gloo", meeting, rank=rank, world_size=size, timeout=timedelta(seconds=60))
-            torch.save(work(), Path(folder, f"{size}_{rank}.pt"))
-            dist.barrier()  # a rank that leaves early would cut the others' connections
-            dist.destroy_process_group()
+        ranks = run_ranks(size, in_group, work)
+        for rank in ranks:
+            assert rank.status == 0, rank.errors
+        found[size] = [rank.value for rank in ranks]
+    return found
+
+
+def in_group(work: Callable[[], Any]) -> Any:
+    """Call work() within a process group, which for one process is a group of one."""
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    else:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    value = work()
+    dist.barrier()  # a rank that leaves early would cut the others' connections
+    dist.destroy_process_group()
+    return value

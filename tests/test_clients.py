@@ -21,7 +21,7 @@ from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.exporting.to_onnx import WholeEmbedding, to_onnx
 from arcface_edu.exporting.variants import to_fp16, to_int8
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 # What importing its recognition model takes beside numpy, onnx, onnxruntime and tqdm, which are here. Without --no-deps
 # pip would fetch those again, and the OpenCV that takes a screen's libraries.

@@ -35,7 +35,7 @@ def spread(drawn, tmp_path):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_seeds_run_trains_saves_resumes_and_verifies(spread, tmp_path, capsys):
     run = tmp_path / "run"
     words = ["ms1mv3_r50", f"rec={spread}", "num_image=None", "batch_size=8", "num_workers=0", "frequent=1"]

@@ -14,7 +14,11 @@ from test_ddp import TRAINER, assert_equal_runs
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint
 from arcface_edu.training.metrics import read_metrics
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.xdist_group("hosts"),
+    pytest.mark.skipif(bool(why_not()), reason=str(why_not())),
+]
 # torchrun's own patience, which is minutes where machines are really far apart.
 QUICK = "last_call_timeout=2,keep_alive_interval=1,join_timeout=60,read_timeout=20"
 # Without it, torchrun's agents share a store, which one that is started later never finds.

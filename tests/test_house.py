@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CARD = {"torch", "torchvision", "jupyterlab", "matplotlib", "easydict", "numpy", "tqdm"}
+CARD = {"torch", "torchvision", "jupyterlab", "matplotlib", "easydict", "numpy", "tqdm", "pillow"}
 CARD |= {"ipywidgets", "anywidget"}  # sliders of the course, and its pictures that can be dragged
 
 
@@ -32,8 +32,13 @@ def test_conda_environment_takes_its_versions_from_pyproject():
     assert f"python{python}" in listed
 
 
-def test_ci_runs_the_test_command_of_the_readme():
-    assert {"make test", "make test-browser"} <= set((ROOT / ".ci" / "run").read_text().splitlines())
+def test_ci_runs_the_test_command_of_the_readme_and_then_the_rest():
+    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")]
+    assert commands == ["make test", "make test-rest"]
+    recipes = re.findall(r"^(test[\w-]*):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    markers = {target: re.search('-m "(.+)"', recipe) for target, recipe in recipes}
+    assert markers["test"][1] == "not full and not browser"  # the one or the other runs each test
+    assert markers["test-rest"][1] == "full or browser"
     assert "make test" in (ROOT / "README.md").read_text()
 
 

@@ -31,7 +31,7 @@ LOOKS = {
 }
 CLOSE = 0.3  # degrees: fp16 in two runtimes, and a dial that shows one decimal
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo")]
 
 described = importlib.util.spec_from_file_location("make_demo", ROOT / "docs" / "demo" / "make_demo.py")
 make_demo = importlib.util.module_from_spec(described)

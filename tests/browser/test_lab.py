@@ -24,7 +24,7 @@ NOTEBOOKS = ("02_angular_margin", "04_dataparallel_vs_ddp")
 PICTURE = 'img[alt="a figure that follows the controls"]'
 MINUTE = 60_000  # milliseconds; limits are generous, nothing is timed
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("lab")]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_the_points_are_where_the_face_was_drawn(detector, portraits):
     assert np.median(wrong) < 5 and np.mean(np.array(wrong) < 10) > 0.8  # of eyes that are 35 pixels apart
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_real_photographs(detector):
     """AT&T/ORL: one face in each, whose points lie as those of a face seen from the front do, but for its pose."""
     off = []
