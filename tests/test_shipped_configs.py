@@ -1,4 +1,4 @@
-"""The recipes that come with the package, against what was published; and the seed's config, meaning what it did."""
+"""The shipped recipes, against what was published; and the config block of 2021, meaning what it meant then."""
 
 import re
 from pathlib import Path
@@ -14,9 +14,9 @@ from arcface_edu.models import build_model
 from arcface_edu.planning.dry_run import dry_run
 from arcface_edu.training.optim import Schedule, build_optimizer, check_linear_rule
 from arcface_edu.training.precision import choose_dtype
-from arcface_edu.training.prepare import find_pair_files
+from arcface_edu.training.prepare import complete_without_data, find_pair_files
 
-SEED = Path(__file__).parent / "fixtures" / "config_of_the_seed.py"
+BLOCK_OF_2021 = Path(__file__).parent / "fixtures" / "config_of_the_seed.py"
 NETWORKS = ("mbf", "r18", "r50", "r100", "r200")
 SETS = {  # people, images
     "ms1mv2": (85_742, 5_822_653),
@@ -68,7 +68,7 @@ ADAMW = {
     },
 }
 STRAIGHT = SGD | ADAMW  # the rate falls in a straight line
-STEPS = ("ms1mv3_r50", "ms1mv3_r100")  # the seed's recipe
+STEPS = ("ms1mv3_r50", "ms1mv3_r100")  # the step-decay recipe (2021)
 
 
 def test_every_shipped_recipe_is_held_against_its_publication():
@@ -90,14 +90,35 @@ def test_data_and_network_are_those_of_the_name(name):
     assert last.num_features == config.embedding_size == 512
 
 
+def gpus_of(name):
+    return STRAIGHT[name][0] if name in STRAIGHT else 8
+
+
+def distinct_builds():
+    """A recipe for each combination of what is built and stepped. Recipes of one combination differ in numbers only."""
+    keys = ("network", "optimizer", "sample_rate", "gradient_acc", "gradient_checkpointing", "embedding_size", "fp16")
+    builds = {}
+    for name in (*STEPS, *STRAIGHT):
+        config = load_config(name)
+        builds.setdefault(tuple(config[key] for key in keys), name)
+    return sorted(builds.values())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*STRAIGHT, *STEPS])
-def test_every_recipe_can_be_built_stepped_and_saved(name):
-    gpus = STRAIGHT[name][0] if name in STRAIGHT else 8
-    said = dry_run(load_config(name, [f"dry_run_gpus={gpus}"]))
+@pytest.mark.parametrize("name", distinct_builds())
+def test_every_kind_of_recipe_can_be_built_stepped_and_saved(name):
+    gpus = gpus_of(name)
+    micro_batches = min(2, load_config(name).gradient_acc)  # the third to the twelfth are as the second
+    said = dry_run(load_config(name, [f"dry_run_gpus={gpus}", f"gradient_acc={micro_batches}"]))
     assert f"as rank 0 of {gpus}, " in said
     assert f", of {SETS[name.split('_')[0]][0]:,} on all {gpus}" in said
     assert "two steps and a checkpoint, nothing wrong" in said
+
+
+@pytest.mark.parametrize("name", [*STRAIGHT, *STEPS])
+def test_every_recipe_is_complete_on_the_gpus_it_is_meant_for(name):
+    config = load_config(name)
+    assert complete_without_data(config, gpus_of(name)) == config
 
 
 @pytest.mark.parametrize("name", STRAIGHT)
@@ -125,9 +146,9 @@ def test_recipe_is_the_published_one(name):
     assert f"is not the recipe, which is {rate:g} with {batch:,}" in check_linear_rule(config, 3 * gpus)
 
 
-def test_the_seeds_config_means_what_it_meant(tmp_path, monkeypatch):
-    """The block as the seed has it, on 8 processes: what InsightFace's trainer of that time did with each key."""
-    config = load_config(SEED)
+def test_the_block_of_2021_means_what_it_meant(tmp_path, monkeypatch):
+    """The block as it was written, on 8 processes: what InsightFace's trainer of that time did with each key."""
+    config = load_config(BLOCK_OF_2021)
 
     # loss, embedding_size, sample_rate: ArcFace with m = 0.5 and s = 64, over all centres
     head = build_head(config, num_classes=100)
@@ -153,8 +174,8 @@ def test_the_seeds_config_means_what_it_meant(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("gpus", "rate"), [(1, 0.025), (4, 0.1), (8, 0.2)])
-def test_the_seeds_rate_is_for_512_images_and_falls_by_ten_at_its_epochs(gpus, rate):
-    config = load_config(SEED)
+def test_its_rate_is_for_512_images_and_falls_by_ten_at_its_epochs(gpus, rate):
+    config = load_config(BLOCK_OF_2021)
     schedule = Schedule.of(config, config.num_image, gpus)
     epoch = 5_179_510 // (128 * gpus)
     assert (schedule.steps_per_epoch, schedule.total_steps, schedule.warmup_steps) == (epoch, 25 * epoch, 0)
@@ -164,10 +185,10 @@ def test_the_seeds_rate_is_for_512_images_and_falls_by_ten_at_its_epochs(gpus, r
     assert check_linear_rule(config, gpus) is None
 
 
-def test_shipped_configs_of_the_seeds_recipe_differ_from_it_in_nothing_but_name_and_place():
-    seed, *shipped = (load_config(source) for source in (SEED, *STEPS))
+def test_the_shipped_step_decay_recipes_differ_from_the_block_in_nothing_but_name_and_place():
+    block, *shipped = (load_config(source) for source in (BLOCK_OF_2021, *STEPS))
     for config, network in zip(shipped, ("r50", "r100"), strict=True):
-        assert config == seed | dict(network=network, rec="data/ms1m-retinaface-t1", output=config.output)
+        assert config == block | dict(network=network, rec="data/ms1m-retinaface-t1", output=config.output)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Glint360K, mbf, 8 GPUs: the recipe of arcface_torch/configs/glint360k_mbf.py."""
+"""Glint360K, mbf, 8 GPUs, 2022: the recipe of arcface_torch/configs/glint360k_mbf.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""Glint360K, r50, 8 GPUs: the recipe of arcface_torch/configs/glint360k_r50.py."""
+"""Glint360K, r50, 8 GPUs, 2022: the recipe of arcface_torch/configs/glint360k_r50.py."""
 
 from easydict import EasyDict
 

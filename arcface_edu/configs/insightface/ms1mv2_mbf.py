@@ -1,4 +1,4 @@
-"""MS1MV2, mbf, 8 GPUs: the recipe of arcface_torch/configs/ms1mv2_mbf.py."""
+"""MS1MV2, mbf, 8 GPUs, 2022: the recipe of arcface_torch/configs/ms1mv2_mbf.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""MS1MV2, r100, 8 GPUs: the recipe of arcface_torch/configs/ms1mv2_r100.py."""
+"""MS1MV2, r100, 8 GPUs, 2022: the recipe of arcface_torch/configs/ms1mv2_r100.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""MS1MV2, r50, 8 GPUs: the recipe of arcface_torch/configs/ms1mv2_r50.py."""
+"""MS1MV2, r50, 8 GPUs, 2022: the recipe of arcface_torch/configs/ms1mv2_r50.py."""
 
 from easydict import EasyDict
 

@@ -1,8 +1,8 @@
-"""MS1MV3, r100, the seed's recipe: that of `ms1mv3_r50` with another network, and nothing else.
+"""MS1MV3, r100, 8 GPUs, 2021: the step-decay recipe of `ms1mv3_r50` with another network, and nothing else.
 
-The seed's author looked for this file in vain and guessed that the r50 settings would do. The oldest arcface_torch code
-agrees: its config held one recipe for the data set, and the network was named on the command line. `ms1mv3_r100_8gpus`
-is InsightFace's newer recipe.
+arcface_torch had no file of this name then; its oldest code agrees: one config held the recipe for the data set, and
+the network was named on the command line. InsightFace's file of this name today is another recipe:
+`ms1mv3_r100_8gpus` here.
 """
 
 from easydict import EasyDict

@@ -1,6 +1,7 @@
-"""MS1MV3, r50, the seed's recipe: three steps down in 25 epochs, and a rate that goes with the batch (0.2 on 8 GPUs).
+"""MS1MV3, r50, 8 GPUs, 2021: the step-decay recipe, and a learning rate that goes with the batch (0.2 on 8 GPUs).
 
-`ms1mv3_r50_8gpus` is InsightFace's newer recipe.
+It is arcface_torch's file of this name from July 2021 to January 2022. InsightFace's file of this name today is another
+recipe: `ms1mv3_r50_8gpus` here.
 """
 
 from easydict import EasyDict

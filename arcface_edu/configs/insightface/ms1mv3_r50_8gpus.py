@@ -1,6 +1,6 @@
-"""MS1MV3, r50, 8 GPUs: the newer recipe, that of arcface_torch/configs/ms1mv3_r50.py today.
+"""MS1MV3, r50, 8 GPUs, 2022: the linear-decay recipe, that of arcface_torch/configs/ms1mv3_r50.py since then.
 
-Without steps: the rate falls in a straight line to 0. `ms1mv3_r50` is the older one.
+`ms1mv3_r50` is the step-decay recipe of 2021.
 """
 
 from easydict import EasyDict

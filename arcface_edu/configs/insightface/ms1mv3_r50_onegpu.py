@@ -1,4 +1,4 @@
-"""MS1MV3, r50, one GPU: the recipe of arcface_torch/configs/ms1mv3_r50_onegpu.py."""
+"""MS1MV3, r50, 1 GPU, 2023: the recipe of arcface_torch/configs/ms1mv3_r50_onegpu.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""WebFace12M, mbf, 8 GPUs: the recipe of arcface_torch/configs/wf12m_mbf.py."""
+"""WebFace12M, mbf, 8 GPUs, 2022: the recipe of arcface_torch/configs/wf12m_mbf.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""WebFace12M, r100, 8 GPUs: the recipe of arcface_torch/configs/wf12m_r100.py."""
+"""WebFace12M, r100, 8 GPUs, 2022: the recipe of arcface_torch/configs/wf12m_r100.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""WebFace42M, mbf, 16 GPUs: the recipe of arcface_torch/configs/wf42m_pfc02_16gpus_mbf_bs8k.py."""
+"""WebFace42M, mbf, 16 GPUs, 2022: the recipe of arcface_torch/configs/wf42m_pfc02_16gpus_mbf_bs8k.py."""
 
 from easydict import EasyDict
 

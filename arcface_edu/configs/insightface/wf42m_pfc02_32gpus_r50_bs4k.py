@@ -1,4 +1,4 @@
-"""WebFace42M, r50, 32 GPUs: the recipe of arcface_torch/configs/wf42m_pfc02_32gpus_r50_bs4k.py."""
+"""WebFace42M, r50, 32 GPUs, 2022: the recipe of arcface_torch/configs/wf42m_pfc02_32gpus_r50_bs4k.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""WebFace42M, r100, 16 GPUs: the recipe of arcface_torch/configs/wf42m_pfc02_r100_16gpus.py."""
+"""WebFace42M, r100, 16 GPUs, 2022: the recipe of arcface_torch/configs/wf42m_pfc02_r100_16gpus.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""WebFace42M, r50, 32 GPUs: the recipe of arcface_torch/configs/wf42m_pfc03_32gpu_r50.py."""
+"""WebFace42M, r50, 32 GPUs, 2022: the recipe of arcface_torch/configs/wf42m_pfc03_32gpu_r50.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""WebFace42M, ViT-T, 64 GPUs: the recipe of arcface_torch/configs/wf42m_pfc03_40epoch_64gpu_vit_t.py."""
+"""WebFace42M, ViT-T, 64 GPUs, 2022: the recipe of arcface_torch/configs/wf42m_pfc03_40epoch_64gpu_vit_t.py."""
 
 from easydict import EasyDict
 

@@ -1,4 +1,4 @@
-"""WebFace42M, ViT-B, 8 GPUs: the recipe of arcface_torch/configs/wf42m_pfc03_40epoch_8gpu_vit_b.py."""
+"""WebFace42M, ViT-B, 8 GPUs, 2022: the recipe of arcface_torch/configs/wf42m_pfc03_40epoch_8gpu_vit_b.py."""
 
 from easydict import EasyDict
 

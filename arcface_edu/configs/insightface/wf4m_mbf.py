@@ -1,4 +1,4 @@
-"""WebFace4M, mbf, 8 GPUs: the recipe of arcface_torch/configs/wf4m_mbf.py."""
+"""WebFace4M, mbf, 8 GPUs, 2022: the recipe of arcface_torch/configs/wf4m_mbf.py."""
 
 from easydict import EasyDict
 

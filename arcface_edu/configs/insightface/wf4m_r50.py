@@ -1,4 +1,4 @@
-"""WebFace4M, r50, 8 GPUs: the recipe of arcface_torch/configs/wf4m_r50.py."""
+"""WebFace4M, r50, 8 GPUs, 2022: the recipe of arcface_torch/configs/wf4m_r50.py."""
 
 from easydict import EasyDict
 
