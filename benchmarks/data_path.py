@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from arcface_edu.data.datasets import RecordFaces
 from arcface_edu.data.images import decode
-from arcface_edu.data.loader import Batches, augment, draw_mirrored
+from arcface_edu.data.loader import BatchReader, augment, draw_mirrored
 from arcface_edu.data.synthetic.dataset import draw_faces
 
 BATCH, BATCHES, ROUNDS = 128, 8, 7
@@ -62,7 +62,7 @@ def compare(faces):
             transforms.Normalize([0.5] * 3, [0.5] * 3),
         ]
     )
-    batches, seconds = Batches(faces), {"A": [], "B": []}
+    batches, seconds = BatchReader(faces), {"A": [], "B": []}
     for step in tqdm(range(ROUNDS), unit="round"):
         indices = [random.Random(step).choices(range(len(faces)), k=BATCH) for _ in range(BATCHES)]
         for way, make in (

@@ -1,10 +1,12 @@
 """Between encoded images (bytes of a JPEG, PNG ... file), uint8 RGB tensors and the network's input."""
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 from torchvision import io as torchvision_io
 from torchvision.transforms.v2 import functional
 
@@ -13,11 +15,18 @@ from arcface_edu.errors import CorruptRecord
 JPEG = b"\xff\xd8\xff"  # how every JPEG begins
 
 
-def decode(encoded, where="image"):
-    """Encoded bytes -> uint8 (3, H, W) RGB, turned upright where the camera noted its orientation.
+def decode(encoded: bytes, where: object = "image") -> Tensor:
+    """Decode an image to uint8 (3, H, W) RGB, turned upright where the camera noted its orientation.
 
     Grey, palette, CMYK and 16-bit images become 8-bit RGB, transparency is dropped, of an animation the first picture
-    stays. where: names the image (file, record) in the CorruptRecord that a broken one raises.
+    stays.
+
+    Args:
+        encoded: The bytes of a JPEG, PNG ... file.
+        where: Names the image (its file or record) in the error.
+
+    Raises:
+        CorruptRecord: It cannot be decoded.
     """
     try:
         if encoded.startswith(JPEG):
@@ -25,7 +34,7 @@ def decode(encoded, where="image"):
     except (RuntimeError, AttributeError):
         pass  # broken; or a torchvision without decoders, for 0.29 announces their end: Pillow gives the same pixels
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+        image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
         if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
@@ -34,16 +43,16 @@ def decode(encoded, where="image"):
         raise CorruptRecord(f"{where}: not an image that can be read{what}; replace or remove it.") from None
 
 
-def _decode_jpeg(encoded):
-    """What training sets consist of, in two thirds of Pillow's time."""
+def _decode_jpeg(encoded: bytes) -> Tensor:
+    """Decode a JPEG, of which training sets consist, in two thirds of Pillow's time."""
     source = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
     return torchvision_io.decode_image(source, torchvision_io.ImageReadMode.RGB, apply_exif_orientation=True)
 
 
-def fit(image, size=112):
-    """The picture within a square, undistorted, centred on black; one of that size already comes back untouched.
+def fit(image: Tensor, size: int = 112) -> Tensor:
+    """Fit an image into a square, undistorted, centred on black: uint8 (3, H, W) -> (3, size, size).
 
-    image: uint8 (3, H, W).   returns: uint8 (3, size, size).
+    One of that size already comes back untouched.
     """
     height, width = image.shape[1:]
     if height == width == size:
@@ -55,22 +64,22 @@ def fit(image, size=112):
     return functional.pad(image, [left, top, size - width - left, size - height - top])
 
 
-def to_input(images):
-    """What every network here takes: uint8 (B, 3, H, W) in [0, 255] -> float32 in [-1, 1], channels last in memory."""
+def to_input(images: Tensor) -> Tensor:
+    """Return the input of the networks: uint8 (B, 3, H, W) -> float32 in [-1, 1], channels last in memory."""
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
 
 
-def encode_jpeg(image, quality=95):
-    """uint8 (3, H, W) RGB -> bytes of a JPEG."""
+def encode_jpeg(image: Tensor, quality: int = 95) -> bytes:
+    """Return uint8 (3, H, W) RGB as the bytes of a JPEG."""
     return _encode(image, "JPEG", quality=quality)
 
 
-def encode_png(image):
-    """uint8 (3, H, W) RGB -> bytes of a PNG, which keeps every pixel."""
+def encode_png(image: Tensor) -> bytes:
+    """Return uint8 (3, H, W) RGB as the bytes of a PNG, which keeps every pixel."""
     return _encode(image, "PNG")
 
 
-def _encode(image, kind, **options):
+def _encode(image: Tensor, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0))).save(buffer, kind, **options)
     return buffer.getvalue()

@@ -5,57 +5,92 @@ image is four times the bytes, through every queue and copy on the way.
 """
 
 import signal
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from arcface_edu.data.images import to_input
 from arcface_edu.errors import CorruptRecord, DataError
 
+T = TypeVar("T")
+
+
+class MapDataset(Protocol):
+    """What `open_faces` returns, as far as a loader needs it: (uint8 (3, 112, 112) RGB image, label) by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
+
 
 class Batch(NamedTuple):
-    images: torch.Tensor  # (B, 3, 112, 112) uint8 RGB
-    labels: torch.Tensor  # (B,) int64
-    broken: list  # a sentence for each record that could not be read; it is missing above
+    """The images of one batch that could be read, and what was wrong with the others."""
+
+    images: Tensor  # (B, 3, 112, 112) uint8 RGB
+    labels: Tensor  # (B,) int64
+    broken: list[str]  # a sentence for each record that could not be read; it is missing above
     fatal: str  # a sentence when the data set itself is wrong, else ""
 
 
-class ShuffledBatches(Sampler):
-    """The image numbers of every batch of a run, in order; a batch's content follows from its number alone.
+class ShuffledBatches(Sampler[list[int]]):
+    """The image indices of every batch of a run, in order; a batch's content follows from its number alone.
 
     So a resumed run needs no more than the number of its next batch. Each epoch is a new permutation. A batch is shared
     between all ranks, and each takes its slice: N ranks see the images that one with an N times larger batch sees.
+
+    Args:
+        num_images: Size of the data set.
+        batch_size: Images per rank and batch.
+        batches_per_epoch: The images that are left over after so many batches are not shown in that epoch.
+        num_batches: Batches of the whole run.
+        seed: Of the permutations, together with the epoch's number.
+        start: Number of the first batch to yield.
+        rank: Of this process.
+        world_size: Number of ranks.
     """
 
-    def __init__(self, num_images, batch_size, batches_per_epoch, num_batches, seed, start=0, *, rank=0, world_size=1):
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        batches_per_epoch: int,
+        num_batches: int,
+        seed: int,
+        start: int = 0,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.num_images, self.batch_size, self.batches_per_epoch = num_images, batch_size, batches_per_epoch
         self.num_batches, self.seed, self.start = num_batches, seed, start
         self.rank, self.world_size = rank, world_size
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.num_batches - self.start
 
-    def __iter__(self):
-        order, order_of = None, None
+    def __iter__(self) -> Iterator[list[int]]:
+        shuffled_epoch = None
         for number in range(self.start, self.num_batches):
-            epoch, place = divmod(number, self.batches_per_epoch)
-            if order_of != epoch:
-                order, order_of = torch.randperm(self.num_images, generator=seeded(self.seed, epoch)), epoch
-            begin = (place * self.world_size + self.rank) * self.batch_size
+            epoch, batch_in_epoch = divmod(number, self.batches_per_epoch)
+            if epoch != shuffled_epoch:
+                order, shuffled_epoch = torch.randperm(self.num_images, generator=seeded(self.seed, epoch)), epoch
+            begin = (batch_in_epoch * self.world_size + self.rank) * self.batch_size
             yield order[begin : begin + self.batch_size].tolist()
 
 
-class Batches(Dataset):
+class BatchReader(Dataset[Batch]):
     """A data set of faces, read a batch at a time."""
 
-    def __init__(self, faces):
+    def __init__(self, faces: MapDataset) -> None:
         self.faces = faces
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.faces)
 
-    def __getitems__(self, indices):
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
         images, labels, broken, fatal = [], [], [], ""
         for index in indices:
             try:
@@ -73,17 +108,27 @@ class Batches(Dataset):
         return Batch(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), broken, fatal)
 
 
-def load(faces, batches, num_workers, device):
-    """Yield `batches` (a ShuffledBatches) of `faces` as `Batch`es on the CPU. A reader that dies raises DataError."""
-    loader = DataLoader(
-        Batches(faces),
+def load(faces: MapDataset, batches: Iterable[list[int]], num_workers: int, device: torch.device) -> Iterator[Batch]:
+    """Yield the batches of `faces` on the CPU.
+
+    Args:
+        faces: The data set.
+        batches: Image indices of each batch, such as a ShuffledBatches.
+        num_workers: Processes that read; 0 reads in this one.
+        device: The batches will be moved there: pinned memory unless it is the CPU.
+
+    Raises:
+        DataError: A process that reads died.
+    """
+    loader: DataLoader[Batch] = DataLoader(
+        BatchReader(faces),
         batch_sampler=batches,
-        collate_fn=as_is,
+        collate_fn=identity_collate,
         num_workers=num_workers,
         pin_memory=device.type != "cpu",
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=leave_signals_to_the_trainer,
-        generator=seeded(0),  # its own: a number drawn from everyone's here would be drawn once more at a resume
+        worker_init_fn=ignore_stop_signals,
+        generator=seeded(0),  # a draw from the global generator would be repeated when the run resumes
     )
     try:
         yield from loader
@@ -96,30 +141,38 @@ def load(faces, batches, num_workers, device):
         ) from error
 
 
-def as_is(batch):
-    """`Batches` has stacked it already. (A named function, since some platforms send it to the workers by pickle.)"""
+def identity_collate(batch: T) -> T:
+    """Return a batch as `BatchReader` stacked it. (A named function: some platforms pickle it for the workers.)"""
     return batch
 
 
-def leave_signals_to_the_trainer(_worker):
-    """Ctrl-C reaches every process of a terminal, but the trainer alone decides when to stop."""
+as_is = identity_collate
+
+
+def ignore_stop_signals(_worker: int) -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the trainer: it decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has inherited the trainer's handler
 
 
-def draw_mirrored(parts, world_size, batch_size, step, seed):
-    """Which of a step's images are shown mirrored: (parts, ranks, B) bool, about half.
+def draw_mirrored(micro_batches: int, world_size: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Return which images of a step are shown mirrored, about half: bool (micro_batches, world_size, batch_size).
 
-    Drawn for the whole step at once, whatever the number of pieces it is computed in, and from the step's number alone:
-    every epoch draws anew, and a resumed run draws the same.
+    The whole step is drawn at once, on every rank alike, and from the step's number alone: every epoch draws anew, and
+    a resumed run draws the same.
     """
-    return torch.rand(parts, world_size, batch_size, generator=seeded(seed, step, 1)) < 0.5
+    return torch.rand(micro_batches, world_size, batch_size, generator=seeded(seed, step, 1)) < 0.5
 
 
-def augment(images, mirrored):
+def augment(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror the chosen images of a batch and normalise all.
 
-    images: (B, 3, H, W) uint8; mirrored: (B,) bool; both on one device.   returns: (B, 3, H, W) float in [-1, 1].
+    Args:
+        images: (B, 3, H, W) uint8.
+        mirrored: (B,) bool, on the same device.
+
+    Returns:
+        (B, 3, H, W) float32 in [-1, 1], channels last in memory.
     """
     pixels = images.permute(0, 2, 3, 1)  # (B, H, W, 3), as they lie in memory: whole images are copied in one go
     both = torch.cat([pixels, pixels.flip(2)])
@@ -127,6 +180,6 @@ def augment(images, mirrored):
     return to_input(chosen.permute(0, 3, 1, 2))
 
 
-def seeded(*numbers):
-    """A random generator for that combination of numbers."""
+def seeded(*numbers: int) -> torch.Generator:
+    """Return a random generator of its own for that combination of numbers."""
     return torch.Generator().manual_seed(hash(numbers) & (2**63 - 1))  # hashes of ints are the same in every process

@@ -5,30 +5,36 @@
     label, jpeg = unpack_image(RecordReader("faces/train.rec")[1])
 
 A record in the .rec file is   magic word (u32) | flag and length (u32) | payload | zeros up to a multiple of 4.
-The magic word marks the start of a record for whoever gets lost in the file, so no payload may hold it at a multiple
-of 4: there the payload is cut in two and the word dropped (flag: 0 whole, 1 first part, 2 middle part, 3 last part);
-the reader puts it back.
+The magic word lets a reader that is lost in the file find the next record, so no payload may hold it at a multiple of
+4: there the payload is cut in two and the word dropped (flag: 0 whole, 1 first part, 2 middle part, 3 last part); the
+reader puts it back.
 The .idx file is text, one `key TAB offset` a line. Source: dmlc-core `recordio.cc`, MXNet `recordio.py`.
 """
 
+import logging
 import mmap
 import os
 import struct
-import sys
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from arcface_edu.errors import CorruptRecord, DataError
-from arcface_edu.io import explain_write_errors, write_text_atomically
+from arcface_edu.io import StrPath, write_atomically, write_text_atomically
 from arcface_edu.io import write_atomically as written_beside  # noqa: F401 (until its users import it from io)
+
+log = logging.getLogger(__name__)
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = MAGIC.to_bytes(4, "little")
-PART = struct.Struct("<II")  # magic word; flag in the top 3 bits, length in the 29 below
+PART_HEADER = struct.Struct("<II")  # magic word; flag in the top 3 bits, length in the 29 below
 IMAGE_HEADER = struct.Struct("<IfQQ")  # IRHeader of MXNet: flag, label, id, id2
 MAX_LENGTH = 2**29 - 1
 
@@ -37,12 +43,12 @@ class RecordReader:
     """Records of a .rec file by key: `reader[key] -> bytes`; `reader.keys` int64 (N,), ascending.
 
     The file is memory-mapped when the first record is asked for: a copy pickled into a DataLoader worker maps it anew.
-    A missing .idx is rebuilt by walking over the records. A record that cannot be read raises CorruptRecord.
+    A missing .idx is rebuilt by a scan over the records. A record that cannot be read raises CorruptRecord.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
-        self._opened = None
+        self._opened: mmap.mmap | bytes | None = None
         if not self.path.is_file():
             raise DataError(f"{self.path} does not exist: name the .rec file of a RecordIO set.")
         index = self.path.with_suffix(".idx")
@@ -50,14 +56,14 @@ class RecordReader:
             keys, offsets = _read_index(index)
         else:
             keys, offsets = self._scan()
-            print(f"arcface_edu: {index} is missing: found {len(keys):,} records by scanning.", file=sys.stderr)
+            log.warning(f"{index} is missing: found {len(keys):,} records by scanning.")
         order = np.argsort(keys, kind="stable")
         self.keys, self._offsets = keys[order], offsets[order]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: int) -> bytes:
         offset = self._offset(key)
         flag, payload, end = self._part(key, offset)
         if flag == 0:
@@ -72,55 +78,57 @@ class RecordReader:
                 raise self._corrupt(key, offset, "its last part is missing")
         return MAGIC_BYTES.join(parts)
 
-    def head(self, key, size):
-        """First `size` bytes of a record, or of its first part: enough for the label; the image stays on the disk."""
+    def head(self, key: int, size: int) -> bytes:
+        """Return the first `size` bytes of a record's first part: enough for the label, without reading the image."""
         _, payload, _ = self._part(key, self._offset(key), size)
         return payload
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
 
     @property
-    def _map(self):
+    def _map(self) -> mmap.mmap | bytes:
         if self._opened is None:
             with open(self.path, "rb") as file:  # an empty file cannot be mapped
                 empty = os.fstat(file.fileno()).st_size == 0
                 self._opened = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._opened
 
-    def _offset(self, key):
-        place = np.searchsorted(self.keys, key, side="right") - 1
-        if place < 0 or self.keys[place] != key:
+    def _offset(self, key: int) -> int:
+        row = np.searchsorted(self.keys, key, side="right") - 1
+        if row < 0 or self.keys[row] != key:
             raise KeyError(key)
-        return int(self._offsets[place])
+        return int(self._offsets[row])
 
-    def _part(self, key, offset, size=MAX_LENGTH):
-        """(flag, payload cut to `size` bytes, offset of the next part) of the part at `offset`."""
+    def _part(self, key: int, offset: int, size: int = MAX_LENGTH) -> tuple[int, bytes, int]:
+        """Return (flag, payload cut to `size` bytes, offset of the next part) of the part at `offset`."""
         try:
-            magic, word = PART.unpack_from(self._map, offset)
+            magic, word = PART_HEADER.unpack_from(self._map, offset)
         except struct.error:
             raise self._corrupt(key, offset, "the file ends before it") from None
         if magic != MAGIC:
             raise self._corrupt(key, offset, "no record begins here")
         length = word & MAX_LENGTH
-        start = offset + PART.size
+        start = offset + PART_HEADER.size
         payload = self._map[start : start + min(length, size)]
         if len(payload) < min(length, size):
             raise self._corrupt(key, offset, "the file ends inside it")
         return word >> 29, payload, start + _padded(length)
 
-    def _corrupt(self, key, offset, what):
+    def _corrupt(self, key: int, offset: int, what: str) -> CorruptRecord:
         return CorruptRecord(
             f"{self.path}, record {key} at byte {offset:,}: {what}; copy the .rec and .idx files again."
         )
 
-    def _scan(self):
-        """(keys, offsets) of all records, int64 (N,) each.
+    def _scan(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (keys, offsets) of all records, int64 (N,) each.
 
-        The keys are the ids in the image headers where these count up from 0 or 1, else the place in the file.
+        The keys are the ids in the image headers where these count up from 0 or 1, else the positions in the file.
         """
         size = self.path.stat().st_size
-        offsets, ids, offset = [], [], 0
+        offsets: list[int] = []
+        ids: list[int] = []
+        offset = 0
         while offset < size:
             flag, head, end = self._part(len(offsets), offset, IMAGE_HEADER.size)
             if end > size:
@@ -134,12 +142,12 @@ class RecordReader:
         return np.array(ids if counted else range(count), dtype=np.int64), np.array(offsets, dtype=np.int64)
 
 
-def _read_index(path):
-    """(keys, offsets) of an .idx file, int64 (N,) each."""
+def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return (keys, offsets) of an .idx file, int64 (N,) each."""
     try:
         table = np.loadtxt(path, dtype=np.int64, ndmin=2) if path.stat().st_size else np.empty((0, 2), np.int64)
     except ValueError:
-        table = np.empty((0, 0))
+        table = np.empty((0, 0), np.int64)
     if table.shape[1] != 2 or (table < 0).any():
         raise DataError(
             f"{path} is not an index of `key TAB offset` lines: delete it, and it is rebuilt from the .rec file."
@@ -147,68 +155,53 @@ def _read_index(path):
     return table[:, 0], table[:, 1]
 
 
-def _padded(length):
+def _padded(length: int) -> int:
     return (length + 3) // 4 * 4
 
 
 class RecordWriter:
     """Writes a .rec file and its .idx: `with RecordWriter("train.rec") as writer: writer.write(key, payload)`.
 
-    Both grow under the names `*.part` and take their own at the end: a run that breaks off leaves nothing half-written.
+    Both take their names at the end: a run that breaks off leaves nothing half-written.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         self._offset = 0
-        with explain_write_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._records = open(f"{self.path}.part", "wb")  # noqa: SIM115 (closed in close and discard)
-            self._index = open(f"{self.path.with_suffix('.idx')}.part", "w", encoding="ascii")  # noqa: SIM115
 
-    def write(self, key, payload):
-        """Append one record. key: int; payload: bytes, shorter than 2**29."""
+    def __enter__(self) -> "RecordWriter":
+        with ExitStack() as files:
+            self._index = files.enter_context(write_atomically(self.path.with_suffix(".idx")))
+            self._records = files.enter_context(write_atomically(self.path))
+            for file in (self._records, self._index):
+                files.callback(file.flush)  # called first: a full disk shows before either file takes its name
+            self._files = files.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, traceback)
+
+    def write(self, key: int, payload: bytes) -> None:
+        """Append one record of less than 2**29 bytes."""
         if len(payload) > MAX_LENGTH:
             raise DataError(
                 f"{self.path}, record {key}: {len(payload):,} bytes are too many, RecordIO holds up to {MAX_LENGTH:,}."
             )
         *cuts, last = _split(payload)
-        with explain_write_errors(self.path):
-            self._index.write(f"{key}\t{self._offset}\n")
-            for number, part in enumerate(cuts):
-                self._write_part(1 if number == 0 else 2, part)
-            self._write_part(3 if cuts else 0, last)
+        self._index.write(f"{key}\t{self._offset}\n".encode())
+        for number, part in enumerate(cuts):
+            self._write_part(1 if number == 0 else 2, part)
+        self._write_part(3 if cuts else 0, last)
 
-    def _write_part(self, flag, part):
+    def _write_part(self, flag: int, part: bytes) -> None:
         padding = bytes(_padded(len(part)) - len(part))
-        self._offset += self._records.write(PART.pack(MAGIC, flag << 29 | len(part)) + part + padding)
-
-    def close(self):
-        with explain_write_errors(self.path):
-            self._records.close()  # a full disk shows here, before any name changes
-            self._index.close()
-            for file in (self._records, self._index):
-                os.replace(file.name, file.name.removesuffix(".part"))
-
-    def discard(self):
-        for file in (self._records, self._index):
-            with suppress(OSError):
-                file.close()
-            with suppress(OSError):
-                os.remove(file.name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, error, *_):
-        try:
-            if error is None:
-                self.close()
-        finally:
-            self.discard()  # after a close that went well there is nothing left to discard
+        self._offset += self._records.write(PART_HEADER.pack(MAGIC, flag << 29 | len(part)) + part + padding)
 
 
-def _split(payload):
-    """Parts of a payload between the magic words at its multiples of 4."""
+def _split(payload: bytes) -> list[bytes]:
+    """Return the parts of a payload between the magic words at its multiples of 4."""
     if MAGIC_BYTES not in payload:  # nearly always
         return [payload]
     words = np.frombuffer(payload, "<u4", count=len(payload) // 4)
@@ -216,21 +209,29 @@ def _split(payload):
     return [payload[first + 4 : last] for first, last in pairwise(cuts)]
 
 
-def pack_image(label, image, id):
-    """Payload of an image record.
+def pack_image(label: ArrayLike, image: bytes, id: int) -> bytes:
+    """Return the payload of an image record.
 
-    label: a number, or several (flag > 0); image: encoded bytes, b"" in the records that describe the set.
+    Args:
+        label: A number, or several (flag > 0).
+        image: The encoded image; b"" in the records that describe the set.
+        id: The key of the record.
     """
-    if np.ndim(label) == 0:
-        return IMAGE_HEADER.pack(0, label, id, 0) + image
     labels = np.asarray(label, dtype="<f4")
+    if labels.ndim == 0:
+        return IMAGE_HEADER.pack(0, label, id, 0) + image
     return IMAGE_HEADER.pack(labels.size, 0, id, 0) + labels.tobytes() + image
 
 
-def unpack_image(payload, where="record"):
-    """(label or labels, encoded image) of a payload: a float, or float32 (flag,) where the header counts several.
+def unpack_image(payload: bytes, where: str = "record") -> tuple[float | np.ndarray, bytes]:
+    """Return the label of an image record, float32 (flag,) where the header counts several, and the encoded image.
 
-    where: names the record if it is too short, which raises CorruptRecord.
+    Args:
+        payload: Of the record.
+        where: Names the record in the error.
+
+    Raises:
+        CorruptRecord: The payload is too short.
     """
     if len(payload) < IMAGE_HEADER.size:
         raise CorruptRecord(
@@ -247,13 +248,19 @@ def unpack_image(payload, where="record"):
     return np.frombuffer(payload[IMAGE_HEADER.size : end], "<f4"), payload[end:]
 
 
-def write_face_records(folder, people, total=None):
-    """Write train.rec, train.idx and property in the layout of the InsightFace sets; returns (identities, images).
+def write_face_records(folder: StrPath, people: Iterable[Sequence[bytes]], total: int | None = None) -> tuple[int, int]:
+    """Write train.rec, train.idx and property in the layout of the InsightFace sets.
 
-    people: per identity, in label order, its encoded 112x112 images (list of bytes).
-    total: how many identities that will be, for a progress bar.
     Images are the records 1 ... n; record 0 holds [n + 1, n + 1 + identities], the keys of the records that follow: one
     per identity with [first, last + 1] of its images. These are float32, exact up to 16,777,216.
+
+    Args:
+        folder: Where to write them.
+        people: Per identity, in label order, its encoded 112x112 images.
+        total: How many identities that will be, for a progress bar.
+
+    Returns:
+        The numbers of identities and of images.
     """
     folder = Path(folder)
     starts = [1]  # key of each identity's first image

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from arcface_edu.data.loader import Batches, ShuffledBatches, augment, draw_mirrored, load
+from arcface_edu.data.loader import BatchReader, ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import CorruptRecord, DataError
 
 CPU = torch.device("cpu")
@@ -43,14 +43,14 @@ def test_another_seed_is_another_order():
 
 
 def test_broken_records_are_left_out_and_named():
-    batch = Batches(Faces(broken=[13])).__getitems__([12, 13, 14])
+    batch = BatchReader(Faces(broken=[13])).__getitems__([12, 13, 14])
     assert batch.labels.tolist() == [12, 14]
     assert batch.images[:, 0, 0, 0].tolist() == [12, 14]
     assert batch.broken == ["record 13 is broken"]
 
 
 def test_a_batch_of_nothing_but_broken_records_is_empty():
-    batch = Batches(Faces(broken=[3, 4])).__getitems__([3, 4])
+    batch = BatchReader(Faces(broken=[3, 4])).__getitems__([3, 4])
     assert batch.images.shape == (0, 3, 112, 112)
     assert len(batch.broken) == 2
 

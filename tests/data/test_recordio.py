@@ -101,13 +101,13 @@ def test_no_aligned_word_is_left_in_the_file(tmp_path):
     np.testing.assert_array_equal(np.append(starts, len(words))[1:], starts + 2 + (lengths + 3) // 4)
 
 
-def test_a_missing_index_is_rebuilt_with_the_keys_of_the_images(tmp_path, capsys):
+def test_a_missing_index_is_rebuilt_with_the_keys_of_the_images(tmp_path, caplog):
     """In the file of a face set the header, record 0, comes after the images."""
     shutil.copy(MXNET / "faces" / "train.rec", tmp_path)
     reader, whole = RecordReader(tmp_path / "train.rec"), RecordReader(MXNET / "faces" / "train.rec")
     assert reader.keys.tolist() == whole.keys.tolist() == list(range(10))
     assert all(reader[key] == whole[key] for key in range(10))
-    assert f"{tmp_path / 'train.idx'} is missing" in capsys.readouterr().err
+    assert f"{tmp_path / 'train.idx'} is missing" in caplog.text
 
 
 def test_keys_that_are_not_there():
