@@ -93,8 +93,9 @@ def train(config, world=ALONE):
     dtype = choose_dtype(config, device)
 
     # Data. What the config leaves open is filled in: counts and batch from it, the network from weights to start from.
+    resume = begun_before()  # all ranks answer together, so not where one goes first
     with one_by_one(world):  # the first may have to draw the faces that the others then find
-        config, output, faces, pair_sets = prepare(config, world, resume=begun_before())
+        config, output, faces, pair_sets = prepare(config, world, resume=resume)
     remember_beginning()
     same_everywhere(describe_data(config, faces))
     schedule = Schedule.of(config, len(faces), world.size)

@@ -21,6 +21,8 @@ SERVER = multiprocessing.get_context("forkserver")
 # Not the package itself, so that each process imports it anew, which takes a tenth of a second.
 SERVER.set_forkserver_preload(["torch", "torchvision", "torch.distributed.checkpoint", "matplotlib.pyplot", "numpy"])
 
+OF_TORCHRUN = ("RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
+
 
 class Rank(NamedTuple):
     """How one process ended."""
@@ -46,12 +48,13 @@ def run_ranks(
     with tempfile.TemporaryDirectory() as folder:
         ranks = []
         for rank in range(size):
-            variables = os.environ | environment
+            variables = {name: value for name, value in os.environ.items() if not name.startswith(OF_TORCHRUN)}
             if store:
                 place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, LOCAL_WORLD_SIZE=size, GROUP_RANK=0)
                 meet = dict(MASTER_ADDR="localhost", MASTER_PORT=store.port, TORCHELASTIC_USE_AGENT_STORE="True")
                 life = dict(TORCHELASTIC_RESTART_COUNT=0, TORCHELASTIC_ERROR_FILE=f"{folder}/attempt_0/{rank}/e.json")
                 variables |= {name: str(value) for name, value in (place | meet | life).items()}
+            variables |= environment
             streams = [Path(folder, f"{rank}_{name}") for name in ("said", "errors", "value")]
             process = SERVER.Process(target=be_rank, args=(variables, streams, work, arguments), daemon=False)
             process.start()

@@ -1,4 +1,4 @@
-"""The training command with a small network without BN, and faults on demand: what `torchrun` starts in test_ddp.py.
+"""The training command with a small network without BN, and faults on demand: `main` for ranks.py, a file for torchrun.
 
 BN normalises over the images of one rank, so that only a network without it computes the same however a batch is split.
 FAULT=<rank>:<step>:<kind> in the environment makes that rank fail there, once: "kill" (SIGKILL), "term" (SIGTERM to
@@ -58,19 +58,24 @@ def slow_draw(draw, seconds):
     return draw_later
 
 
-if __name__ == "__main__":
+def main(words):
+    """Run the training command with these words. What is patched stays so: the process is for this run alone."""
     learner.build_model = weights.build_model = Linear
     train.draw_mirrored = slow_draw(train.draw_mirrored, float(os.environ.get("PACE", "0")))
     rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
     first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if os.environ.get("RANK", "0") == rank and first_life:
         if kind == "diverge":
-            sys.argv.append("seed=7")
+            words = [*words, "seed=7"]
         else:
             train.draw_mirrored = failing_draw(train.draw_mirrored, int(step), kind)
+    train.main(words)
+
+
+if __name__ == "__main__":
     status = 0
     try:
-        train.main()
+        main(sys.argv[1:])
     except SystemExit as left:
         status = left.code
         raise
