@@ -98,7 +98,7 @@ names = {
 norms = {name: gradient_norms(tower(*way)) for way, name in names.items()}
 
 # %%
-from arcface_edu.figures.resnet import plot_gradient_norms
+from arcface_edu.course.figures.resnet import plot_gradient_norms
 
 plot_gradient_norms(norms)
 
@@ -139,7 +139,7 @@ def learn_by_heart(network, steps=30):
 
 # %%
 import math
-from arcface_edu.figures.resnet import plot_losses
+from arcface_edu.course.figures.resnet import plot_losses
 
 towers = {names[way]: tower(*way) for way in ((True, True), (False, True), (False, False))}
 losses = {name: learn_by_heart(network) for name, network in towers.items()}
@@ -159,7 +159,7 @@ assert abs(losses["no skip, no BN"][-1] - math.log(8)) < 0.01  # it still guesse
 # negative numbers per channel, the *second* convolution carries the stride, and after the sum comes nothing.
 
 # %%
-from arcface_edu.figures.resnet import plot_blocks
+from arcface_edu.course.figures.resnet import plot_blocks
 
 plot_blocks()
 
@@ -286,7 +286,7 @@ with torch.no_grad():
 assert [made.shape[1:] for made in stages.values()] == [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
 
 # %%
-from arcface_edu.figures.resnet import plot_stages
+from arcface_edu.course.figures.resnet import plot_stages
 
 strength = {f"{m.shape[2]} × {m.shape[3]}, {m.shape[1]} channels": m[0].abs().mean(0) for m in stages.values()}
 plot_stages(people[0], strength)
@@ -343,7 +343,7 @@ for stage, side in enumerate(sides, start=1):
     print(f"stage {stage}: {side} pixels on paper, {columns} by the gradient")
 
 # %%
-from arcface_edu.figures.resnet import plot_reach
+from arcface_edu.course.figures.resnet import plot_reach
 
 plot_reach(people[0], {f"stage {stage}, one cell": gradient[0] for stage, gradient in seen.items()}, sides)
 
@@ -456,7 +456,7 @@ assert [round(sizes[name][1] / 1e9, 3) for name in ("r50", "r100")] == [6.309, 1
 # So r100 does 1.9 times the work with only 1.5 times the parameters. The reason is in where the two sit:
 
 # %%
-from arcface_edu.figures.resnet import plot_budget
+from arcface_edu.course.figures.resnet import plot_budget
 
 parts = network_on_paper(NETWORKS["r50"]["blocks"])
 budgets = {"parameters": {part: costs[0] for part, costs in parts.items()}}
@@ -479,7 +479,7 @@ assert parts["last layer"][1] / sizes["r50"][1] < 0.0025
 # person are *missed* if one stranger in a million, or in a hundred thousand, is let in.
 
 # %%
-from arcface_edu.figures.resnet import plot_depth
+from arcface_edu.course.figures.resnet import plot_depth
 
 published = {"MFR-ALL, at FAR 1e-6": [79.13, 94.03, 96.69, 97.70], "IJB-C, at FAR 1e-5": [93.36, 95.94, 96.45, 96.93]}
 names = ["r18", "r50", "r100", "r200"]
@@ -511,7 +511,7 @@ for name in names:
 #
 # - [models/iresnet.py](../arcface_edu/models/iresnet.py): the network of this notebook, with gradient checkpointing
 # - [models/prelu.py](../arcface_edu/models/prelu.py): why PReLU has a backward pass of its own here
-# - [figures/resnet.py](../arcface_edu/figures/resnet.py): the pictures
+# - [course/figures/resnet.py](../arcface_edu/course/figures/resnet.py): the pictures
 # - He et al., Deep Residual Learning, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385); Identity Mappings, [arXiv 1603.05027](https://arxiv.org/abs/1603.05027)
 # - Han et al., Deep Pyramidal Residual Networks, [arXiv 1610.02915](https://arxiv.org/abs/1610.02915): where the block comes from
 # - Deng et al., ArcFace, [arXiv 1801.07698](https://arxiv.org/abs/1801.07698), section 3.1

@@ -105,7 +105,7 @@ for C in (10, 1_000, 93_431, 2_059_906):
 # about 90°, and the margin takes more. Look at p against the angle:
 
 # %%
-from arcface_edu.figures.geometry import plot_probability
+from arcface_edu.course.figures.geometry import plot_probability
 
 plot_probability(scales=(4, 8, 16, 32, 64), classes=(10, 1_000, 100_000, 10_000_000))
 
@@ -130,7 +130,7 @@ plot_probability(scales=(4, 8, 16, 32, 64), classes=(10, 1_000, 100_000, 10_000_
 # **Predict**: which of the three asks most of a face that is already at 10°, and which asks nearly nothing?
 
 # %%
-from arcface_edu.figures.geometry import plot_target_logits
+from arcface_edu.course.figures.geometry import plot_target_logits
 from arcface_edu.heads import MARGINS
 
 names = ("norm-softmax", "SphereFace", "CosFace", "ArcFace")
@@ -149,7 +149,7 @@ plot_target_logits(margins)
 # **Predict**: which margin leaves a white band of equal width between the two classes?
 
 # %%
-from arcface_edu.figures.geometry import plot_boundaries
+from arcface_edu.course.figures.geometry import plot_boundaries
 
 plot_boundaries(margins)
 
@@ -167,7 +167,7 @@ theta = torch.linspace(0, math.pi, 50, dtype=torch.float64)
 chord = 2 * (theta / 2).sin()
 assert torch.allclose(theta.cos() - 0.35, 1 - (chord**2 + 2 * 0.35) / 2)
 
-from arcface_edu.figures.geometry import plot_arc_and_chord
+from arcface_edu.course.figures.geometry import plot_arc_and_chord
 
 plot_arc_and_chord()
 
@@ -183,7 +183,7 @@ plot_arc_and_chord()
 # %%
 from ipywidgets import FloatSlider
 from arcface_edu.course.widgets import Panel, place_in
-from arcface_edu.figures.margin_toys import plot_margin_circle
+from arcface_edu.course.figures.margin_toys import plot_margin_circle
 
 
 def follow(figure, x, y, dx, dy):
@@ -206,7 +206,7 @@ Panel(plot_margin_circle, drag=follow, **sliders)
 # One dimension up: eight people on a sphere, which you can turn by dragging. Colour is where a person wins by the margin.
 
 # %%
-from arcface_edu.figures.margin_toys import plot_sphere
+from arcface_edu.course.figures.margin_toys import plot_sphere
 
 turn = dict(
     azimuth=FloatSlider(25, min=-180, max=180, description="azimuth"),
@@ -264,7 +264,7 @@ assert math.isclose(slope(0.3, "exact"), 64 * math.sin(0.8) / math.sin(0.3))
 # is s (1 − p) times the slope. Solid: exact. Dashed: straight-through. 10,000 classes.
 
 # %%
-from arcface_edu.figures.geometry import plot_gradients
+from arcface_edu.course.figures.geometry import plot_gradients
 
 plot_gradients(margins)
 
@@ -275,7 +275,7 @@ plot_gradients(margins)
 # factor grow without bound, and that will be one of the bugs.
 
 # %%
-from arcface_edu.figures.geometry import ANGLES, logit_at, probability
+from arcface_edu.course.figures.geometry import ANGLES, logit_at, probability
 
 
 def pulls_down_to(margin, s=64, classes=10_000):
@@ -311,7 +311,7 @@ def descend(logit, gradient, start=170.0, steps=120, lr=0.1):
 
 
 # %%
-from arcface_edu.figures.geometry import plot_turn
+from arcface_edu.course.figures.geometry import plot_turn
 
 ways = {
     "formula": descend(naive, None),
@@ -367,7 +367,7 @@ check_margin(my_margin)
 
 # %%
 from arcface_edu.evaluation.angle_stats import random_angle_density
-from arcface_edu.figures.angles import plot_random_angles
+from arcface_edu.course.figures.random_angles import plot_random_angles
 
 assert random_angle_density([151.4], 512) < 1e-150
 plot_random_angles()
@@ -587,5 +587,5 @@ check_head(my_head)
 #
 # - [heads/margins.py](../arcface_edu/heads/margins.py): the formula, both gradients, and the line past π − m
 # - [heads/softmax.py](../arcface_edu/heads/softmax.py): `MarginSoftmax`, what every run trains with
-# - [figures/geometry.py](../arcface_edu/figures/geometry.py), [figures/margin_toys.py](../arcface_edu/figures/margin_toys.py): the pictures
+# - [course/figures/geometry.py](../arcface_edu/course/figures/geometry.py), [course/figures/margin_toys.py](../arcface_edu/course/figures/margin_toys.py): the pictures
 # - ArcFace, [arXiv 1801.07698](https://arxiv.org/abs/1801.07698); CosFace, [arXiv 1801.09414](https://arxiv.org/abs/1801.09414) (the bound on s); SphereFace, [arXiv 1704.08063](https://arxiv.org/abs/1704.08063); NormFace, [arXiv 1704.06369](https://arxiv.org/abs/1704.06369)

@@ -66,7 +66,7 @@ plane = {name: train(margin, 2) for name, margin in MARGIN.items()}
 # means anything, the dots are spread out across the circle so as not to hide each other.
 
 # %%
-from arcface_edu.figures.eight_people import plot_planes
+from arcface_edu.course.figures.eight_people import plot_planes
 
 
 def at(trained, frame=-1):
@@ -80,7 +80,7 @@ plot_planes(at(plane), labels, faces)
 # sectors of the circle are empty. Two claims, then, to hold these pictures to:
 
 # %%
-from arcface_edu.figures.eight_people import closest_people
+from arcface_edu.course.figures.eight_people import closest_people
 
 closest = {name: closest_people(h.embeddings[-1], labels) for name, (_, h) in plane.items()}
 print("  ".join(f"{name} {degrees:.0f}°" for name, degrees in closest.items()))
@@ -127,7 +127,7 @@ assert own_rule > 0.93 and own_rule - angle > 0.04
 # they are:
 
 # %%
-from arcface_edu.figures.eight_people import plot_lengths
+from arcface_edu.course.figures.eight_people import plot_lengths
 
 titles = f"with length: {own_rule:.0%} right", f"by direction alone: {angle:.0%} right"
 plot_lengths(embeddings, labels, centres, titles)
@@ -294,7 +294,7 @@ Markdown(statistics_table(in_space))
 # Drag the spheres to turn them.
 
 # %%
-from arcface_edu.figures.eight_people import plot_spheres, turn_sphere
+from arcface_edu.course.figures.eight_people import plot_spheres, turn_sphere
 
 azimuth, elevation = IntSlider(20, min=-180, max=180), IntSlider(20, min=-90, max=90)
 pair = at({name: ball[name] for name in ("softmax", "ArcFace")})
@@ -407,7 +407,7 @@ for size, (_, h) in ((2, plane["ArcFace"]), (3, ball["ArcFace"])):
 # the middle? All in one place?
 
 # %%
-from arcface_edu.figures.eight_people import plot_strangers
+from arcface_edu.course.figures.eight_people import plot_strangers
 
 NEW = range(1_000_000, 1_000_008)  # people whom no training of this package ever draws
 new_photos, stranger = draw_people(photos=40, people=NEW)
@@ -469,7 +469,7 @@ assert abs(score["norm-softmax"] - score["2 dimensions"]) < 0.07
 # ## Further
 #
 # - [course/eight_people.py](../arcface_edu/course/eight_people.py): the network, the training and `room`;
-#   [figures/eight_people.py](../arcface_edu/figures/eight_people.py): the circle and the sphere.
+#   [course/figures/eight_people.py](../arcface_edu/course/figures/eight_people.py): the circle and the sphere.
 # - [heads/softmax.py](../arcface_edu/heads/softmax.py) and [heads/margins.py](../arcface_edu/heads/margins.py): the heads, as
 #   every run of the package uses them.
 # - Try it: `train((1, 0, 0.35), 2)`, the CosFace that does not fit. Its room is −4.7°, hardly below 0: who gives way?

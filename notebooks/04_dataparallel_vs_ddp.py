@@ -87,7 +87,7 @@ assert off((6 * six + 2 * two) / 8) < 1e-5
 # **Predict**: with DataParallel the model lives on GPU 0. When will the other GPUs have nothing to do?
 
 # %%
-from arcface_edu.figures.parallel import plot_dp_ddp_timelines
+from arcface_edu.course.figures.data_parallel import plot_dp_ddp_timelines
 
 plot_dp_ddp_timelines()
 
@@ -269,7 +269,7 @@ assert ring["sent"] == [ring["bytes"] * 2 * (4 - 1) // 4] * 4
 # holds the sum**. Recorded, not drawn by hand:
 
 # %%
-from arcface_edu.figures.parallel import plot_ring
+from arcface_edu.course.figures.data_parallel import plot_ring
 
 plot_ring(ring["contributions"])
 
@@ -292,7 +292,7 @@ one, several = recorded["messages"].values()
 assert one == 1 < several
 
 # %%
-from arcface_edu.figures.parallel import plot_timeline
+from arcface_edu.figures.timeline import plot_timeline
 
 plot_timeline(recorded["timelines"]["one bucket"])
 
@@ -430,7 +430,7 @@ assert 9 < hours < 10 and 70 < 8 * hours < 80
 from ipywidgets import FloatLogSlider, IntSlider, SelectionSlider
 
 from arcface_edu.course.widgets import Panel
-from arcface_edu.figures.parallel import plot_scaling
+from arcface_edu.course.figures.data_parallel import plot_scaling
 
 
 def show(ranks, bandwidth, batch, network):

@@ -32,7 +32,7 @@ begin()
 # it help to give each GPU an eighth of the people?
 
 # %%
-from arcface_edu.figures.partial_fc import head_memory
+from arcface_edu.course.figures.sharded_head import head_memory
 
 gib = 2**30
 for name, options in {"a copy each": dict(copies=True), "an eighth each": {}}.items():
@@ -51,7 +51,7 @@ for gpus in (1, 8, 64):
     assert held["logits"] == 4 * B * C and held["weights"] == 4 * C * D / gpus
 
 # %%
-from arcface_edu.figures.partial_fc import plot_memory_growth
+from arcface_edu.course.figures.sharded_head import plot_memory_growth
 
 plot_memory_growth([1e5, 1e6, 1e7, 1e8, 1e9], gpus=8, batch=128, rate=0.1)
 
@@ -106,7 +106,7 @@ by_chunks = tops[-1] + totals[-1].log()
 assert torch.allclose(by_chunks, torch.logsumexp(64 * x @ centres.T, 1), atol=1e-5)
 
 # %%
-from arcface_edu.figures.partial_fc import plot_walk
+from arcface_edu.course.figures.sharded_head import plot_walk
 
 seen = range(1000, C + 1, 1000)
 plot_walk(seen, [top[0] for top in tops], [total[0] for total in totals])
@@ -315,7 +315,7 @@ def step_time(classes, rate, steps=10):
 
 
 # %%
-from arcface_edu.figures.partial_fc import plot_step_time
+from arcface_edu.course.figures.sharded_head import plot_step_time
 
 people = [10_000, 20_000, 40_000, 80_000]
 times = {name: [step_time(C, rate) for C in people] for name, rate in (("all in use", 1.0), ("a tenth", 0.1))}
@@ -363,7 +363,7 @@ for run, plan in zip(runs, plans, strict=True):
     print(f"{run.memory / 1024:.1f} GiB, plan {memory:.1f}")
 
 # %%
-from arcface_edu.figures.partial_fc import plot_published
+from arcface_edu.course.figures.sharded_head import plot_published
 
 assert all(abs(predicted / published - 1) < 0.25 for _, _, *of in rows for published, predicted in (of[:2], of[2:]))
 plot_published(rows)
@@ -391,7 +391,7 @@ assert max(parts, key=parts.get) == "logits"
 # %%
 from ipywidgets import FloatLogSlider, FloatSlider, IntSlider
 from arcface_edu.course.widgets import Panel
-from arcface_edu.figures.partial_fc import plot_memory_bars
+from arcface_edu.course.figures.sharded_head import plot_memory_bars
 
 Panel(
     plot_memory_bars,

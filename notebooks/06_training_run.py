@@ -209,7 +209,7 @@ for gpus in (1, 4, 8, 16):
 print(check_linear_rule(load_config("ms1mv3_r50_8gpus"), world_size=1))
 
 # %%
-from arcface_edu.figures.training import plot_schedules
+from arcface_edu.course.figures.training_run import plot_schedules
 
 
 def rates(name, gpus, *words):
@@ -290,7 +290,7 @@ sizes = sizes[torch.randint(len(sizes), (200_000,))].numpy()
 from ipywidgets import IntSlider
 
 from arcface_edu.course.widgets import Panel
-from arcface_edu.figures.training import plot_number_formats
+from arcface_edu.course.figures.training_run import plot_number_formats
 
 Panel(lambda power: plot_number_formats(sizes, power), power=IntSlider(0, min=0, max=28, description="loss · 2^"))
 
@@ -357,7 +357,7 @@ print(f"about {expected:.1f}: ln 500 = {np.log(500):.1f}, margin {32 * np.sin(0.
 
 # %%
 from arcface_edu.course.running import Run
-from arcface_edu.figures.training import plot_run
+from arcface_edu.course.figures.training_run import plot_run
 
 run = Run("drawn_faces")
 run.watch(plot_run)
@@ -450,7 +450,7 @@ for name, keys in PATIENTS.items():
 # %%
 from arcface_edu.course.checks.training import behind_letters
 from arcface_edu.course.running import light
-from arcface_edu.figures.training import plot_clinic
+from arcface_edu.course.figures.training_run import plot_clinic
 
 light(plot_clinic(behind_letters(courses), knows_nothing))
 

@@ -134,7 +134,7 @@ assert np.array_equal(distance < cut, degrees < np.degrees(np.arccos(1 - cut / 2
 # %%
 from ipywidgets import FloatSlider
 from arcface_edu.course.widgets import Panel, place_in
-from arcface_edu.figures.decisions import plot_threshold
+from arcface_edu.course.figures.decisions import plot_threshold
 
 best = float(np.degrees(np.arccos(1 - cut / 2)))
 Panel(
@@ -264,7 +264,7 @@ print(f"{len(crowd)} photographs make {len(same):,} pairs: {same.sum():,} of one
 
 # %%
 from arcface_edu import tar_at_far
-from arcface_edu.figures.decisions import plot_reports
+from arcface_edu.course.figures.decisions import plot_reports
 
 FARS, dice = (1e-1, 1e-2, 1e-3, 1e-4), np.random.default_rng(0)
 truth = tar_at_far(scores, same, FARS)
@@ -458,7 +458,7 @@ plot_cmc(search["cmc"][:20])
 # comes first.
 
 # %%
-from arcface_edu.figures.faces import plot_searches
+from arcface_edu.course.figures.searches import plot_searches
 
 right_one, of_known = nearest == who[probe], known[probe]
 kinds = of_known & right_one, of_known & ~right_one, ~of_known
@@ -638,7 +638,7 @@ if real and weights:
 #   [confidence.py](../arcface_edu/evaluation/confidence.py), [ijb.py](../arcface_edu/evaluation/ijb.py),
 #   [identification.py](../arcface_edu/evaluation/identification.py), [evaluate.py](../arcface_edu/evaluate.py): what
 #   you rebuilt here
-# - [figures/decisions.py](../arcface_edu/figures/decisions.py), [figures/faces.py](../arcface_edu/figures/faces.py),
+# - [course/figures/decisions.py](../arcface_edu/course/figures/decisions.py), [figures/faces.py](../arcface_edu/figures/faces.py),
 #   [course/orl.py](../arcface_edu/course/orl.py)
 # - ArcFace, [arXiv 1801.07698](https://arxiv.org/abs/1801.07698); FaceNet, where VAL at FAR comes from,
 #   [arXiv 1503.03832](https://arxiv.org/abs/1503.03832); Huang et al., *Labeled Faces in the Wild*, 2007; Grother, Ngan

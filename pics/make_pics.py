@@ -12,16 +12,16 @@ from PIL import Image
 
 from arcface_edu import angles
 from arcface_edu.course.eight_people import PEOPLE, draw_people, portraits, train_small
+from arcface_edu.course.figures.animations import animate_plane, animate_target_angles, save_animation
+from arcface_edu.course.figures.data_parallel import plot_dp_ddp_timelines
+from arcface_edu.course.figures.hero import plot_hero
+from arcface_edu.course.figures.overview import plot_pipeline, plot_sharded_head
+from arcface_edu.course.figures.resnet import plot_blocks
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.images import decode
 from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.evaluation.verification import embed, verify_pairs
 from arcface_edu.figures.faces import contact_sheet
-from arcface_edu.figures.house import plot_hero
-from arcface_edu.figures.motion import animate_plane, animate_target_angles, save_animation
-from arcface_edu.figures.overview import plot_pipeline, plot_sharded_head
-from arcface_edu.figures.parallel import plot_dp_ddp_timelines
-from arcface_edu.figures.resnet import plot_blocks
 from arcface_edu.figures.style import save
 from arcface_edu.heads import MarginSoftmax, Softmax
 from arcface_edu.training.finished import open_trained

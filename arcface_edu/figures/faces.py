@@ -3,11 +3,10 @@
 import textwrap
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import DIFFERENT, DPI, INK, SAME, SMALL_SIZE, TITLE_SIZE
+from arcface_edu.figures.style import DPI, INK, SMALL_SIZE, TITLE_SIZE
 
 FACE = 112  # pixels: smaller images are enlarged by a whole factor to come near it
 MARGIN, GAP = 12, 4  # pixels
@@ -21,7 +20,7 @@ def contact_sheet(rows, titles=None, title=None, ax=None):
     titles: a text for each row, written to its left.   title: over the sheet.   returns: Figure.
     raises: DataError (no image, an image that is not uint8 RGB, titles unlike rows).
     """
-    rows = [[_pixels(image) for image in row] for row in rows]
+    rows = [[as_pixels(image) for image in row] for row in rows]
     if not any(rows):
         raise DataError("a contact sheet needs at least one image")
     if titles is not None and len(titles) != len(rows):
@@ -30,12 +29,12 @@ def contact_sheet(rows, titles=None, title=None, ax=None):
     width = max(image.shape[1] for row in rows for image in row)
     left = MARGIN + (int(max(len(text) for text in titles) * CHARACTER) + MARGIN if titles else 0)
     across = left + max(map(len, rows)) * (width + GAP) - GAP + MARGIN
-    heading, top = _heading(title, across)
+    heading, top = wrap_title(title, across)
     sheet = np.full((top + len(rows) * (height + GAP) - GAP + MARGIN, across, 3), 255, np.uint8)
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
-            _paste(sheet, image, top + r * (height + GAP), left + c * (width + GAP))
-    figure, ax = _picture(sheet, heading, ax)
+            paste(sheet, image, top + r * (height + GAP), left + c * (width + GAP))
+    figure, ax = show_sheet(sheet, heading, ax)
     for r, text in enumerate(titles or []):
         y = top + r * (height + GAP) + height / 2
         ax.text(left - MARGIN, y, text, ha="right", va="center", fontsize=SMALL_SIZE, color=INK)
@@ -48,7 +47,11 @@ def plot_pairs(first, second, captions, title=None, columns=4, ax=None):
     first, second: N uint8 images each, as in `contact_sheet`.   captions: N texts.   returns: Figure.
     raises: DataError (no pairs, lists of unlike lengths, images as in `contact_sheet`).
     """
-    first, second, captions = [_pixels(image) for image in first], [_pixels(image) for image in second], list(captions)
+    first, second, captions = (
+        [as_pixels(image) for image in first],
+        [as_pixels(image) for image in second],
+        list(captions),
+    )
     if not first or not len(first) == len(second) == len(captions):
         raise DataError(
             f"{len(first)} first, {len(second)} second faces and {len(captions)} captions: one of each a pair"
@@ -58,56 +61,22 @@ def plot_pairs(first, second, captions, title=None, columns=4, ax=None):
     cell_width = max(2 * width + GAP, int(max(len(text) for text in captions) * CHARACTER)) + 2 * MARGIN
     columns = min(columns, len(first))
     across = MARGIN + columns * cell_width - MARGIN
-    heading, top = _heading(title, across)
+    heading, top = wrap_title(title, across)
     cell_height = height + LINE + MARGIN
     sheet = np.full((top + -(-len(first) // columns) * cell_height, across, 3), 255, np.uint8)
     places = []
     for i, (one, two) in enumerate(zip(first, second, strict=True)):
         y, x = top + i // columns * cell_height, MARGIN + i % columns * cell_width
-        _paste(sheet, one, y, x)
-        _paste(sheet, two, y, x + width + GAP)
+        paste(sheet, one, y, x)
+        paste(sheet, two, y, x + width + GAP)
         places.append((x + width + GAP / 2, y + height + 3))
-    figure, ax = _picture(sheet, heading, ax)
+    figure, ax = show_sheet(sheet, heading, ax)
     for (x, y), text in zip(places, captions, strict=True):
         ax.text(x, y, text, ha="center", va="top", fontsize=SMALL_SIZE, color=INK)
     return figure
 
 
-def plot_searches(probes, found, captions, right, title=None, ax=None):
-    """Searches in a gallery, one a row: the probe, and apart from it what was found, nearest first.
-
-    probes: N uint8 images, as in `contact_sheet`.   found, captions, right: N lists of K images, texts to stand under
-    them, and bools: is it the probe's person? Those are framed and ticked in the colour of same identity, others in
-    that of different.   returns: Figure.   raises: DataError (no search, lists of unlike lengths).
-    """
-    probes, found = [_pixels(probe) for probe in probes], [[_pixels(image) for image in row] for row in found]
-    lengths = {len(row) for rows in (found, captions, right) for row in rows}
-    if not probes or not len(probes) == len(found) == len(captions) == len(right) or len(lengths) != 1:
-        raise DataError(f"{len(probes)} probes: one list of images, captions and bools each is meant, all as long")
-    images = [*probes, *(image for row in found for image in row)]
-    height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
-    step, first = width + 4 * GAP, MARGIN + width + 4 * MARGIN  # the probe stands apart
-    across = first + lengths.pop() * step - 4 * GAP + MARGIN
-    heading, top = _heading(title, across)
-    cell_height = height + LINE + 2 * MARGIN
-    sheet = np.full((top + len(probes) * cell_height, across, 3), 255, np.uint8)
-    marks = []
-    for r, (probe, row) in enumerate(zip(probes, found, strict=True)):
-        y = top + r * cell_height
-        _paste(sheet, probe, y, MARGIN)
-        for c, image in enumerate(row):
-            x, color = first + c * step, SAME if right[r][c] else DIFFERENT
-            frame = np.round(255 * np.array(to_rgb(color))).astype(np.uint8)
-            sheet[y - 4 : y + image.shape[0] + 4, x - 4 : x + image.shape[1] + 4] = frame
-            _paste(sheet, image, y, x)
-            marks.append((x + width / 2, y + height + 7, f"{captions[r][c]} {'✓' if right[r][c] else '✗'}", color))
-    figure, ax = _picture(sheet, heading, ax)
-    for x, y, text, color in marks:
-        ax.text(x, y, text, ha="center", va="top", fontsize=SMALL_SIZE, color=color)
-    return figure
-
-
-def _pixels(image):
+def as_pixels(image):
     """Any of the accepted images -> (H, W, 3) uint8, enlarged by a whole factor when small."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
@@ -118,17 +87,17 @@ def _pixels(image):
     return image.repeat(factor, 0).repeat(factor, 1)
 
 
-def _paste(sheet, image, y, x):
+def paste(sheet, image, y, x):
     sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
 
 
-def _heading(title, across):
+def wrap_title(title, across):
     """(title wrapped to the picture's width, pixels it takes at the top)."""
     text = textwrap.fill(title, max(12, int((across - 2 * MARGIN) / (TITLE_SIZE * 0.8)))) if title else ""
     return text, MARGIN + (22 * len(text.splitlines()) + 4 if text else 0)
 
 
-def _picture(sheet, heading, ax):
+def show_sheet(sheet, heading, ax):
     """(figure, ax) showing `sheet` (H, W, 3), a new figure pixel for pixel; data coordinates are the sheet's pixels."""
     height, width = sheet.shape[:2]
     if ax is None:

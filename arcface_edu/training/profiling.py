@@ -10,8 +10,8 @@ import json
 import numpy as np
 
 from arcface_edu.errors import ConfigError
-from arcface_edu.figures.parallel import plot_timeline
 from arcface_edu.figures.style import save
+from arcface_edu.figures.timeline import plot_timeline
 from arcface_edu.training.distributed import everyones
 
 SKIPPED, WARMUP, RECORDED = 5, 2, 3  # the first steps fill caches and buckets, and are unlike all others

@@ -1,4 +1,4 @@
-"""The figures of angles say what the data says, and fit on their page; what moves ends where the data ends."""
+"""The figures of angles say what the data says, and fit on their page."""
 
 import itertools
 
@@ -6,13 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.text import Text
-from PIL import Image
 
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import random_angle_density
-from arcface_edu.figures import motion
 from arcface_edu.figures.angles import (
     join_lines,
     plot_angle_history,
@@ -22,10 +19,8 @@ from arcface_edu.figures.angles import (
     plot_own_centre,
     plot_pair_angles,
     plot_pairs_by_run,
-    plot_random_angles,
 )
 from arcface_edu.figures.identities import plot_closest
-from arcface_edu.figures.motion import animate_plane, animate_target_angles, draw_plane, save_animation
 
 STEPS = np.arange(10, 210, 10)
 HISTOGRAMS = np.zeros((20, 90), int)
@@ -53,12 +48,11 @@ def all_figures():
     yield plot_nearest_centres({"ArcFace": DICE.normal(68, 2, 500), "softmax": DICE.normal(60, 3, 500)}, 128)
     yield plot_own_and_other(DICE.normal(35, 5, 99), DICE.normal(65, 2, 99), "ArcFace")
     yield plot_norms(DICE.normal(11, 2, 500), DICE.normal(35, 5, 500), "ArcFace")
-    yield plot_random_angles()
     yield plot_pairs_by_run({"ArcFace": PAIRS, "softmax": PAIRS}, 128)
     yield plot_closest(MAP, faces(3), 500)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(7))
 def test_nothing_is_cut_off_or_too_small_and_no_key_lies_over_data(number):
     figure = next(itertools.islice(all_figures(), number, None))
     FigureCanvasAgg(figure).draw()
@@ -146,53 +140,6 @@ def test_the_map_names_every_angle_and_marks_the_nearest():
     assert len(figure.axes[0].get_images()) == 1 + 2 * 3
 
 
-def test_random_angles_crowd_at_90():
-    assert title(plot_random_angles((2, 512))).endswith("90° ± 3°")
-    assert key(plot_random_angles((3,))) == ["3-D: ±39.2°"]  # of sin(t)/2: sqrt(pi^2/4 - 2) radians
-
-
-def plane():
-    """Eight people, three photographs each, that part over four frames."""
-    turns = 2 * np.pi * np.arange(8) / 8
-    centres = np.stack([np.cos(turns), np.sin(turns)], 1)
-    labels = np.repeat(np.arange(8), 3)
-    embeddings = np.stack([frame * centres[labels] + 0.1 * DICE.standard_normal((24, 2)) for frame in range(4)])
-    return {"softmax": (embeddings, np.stack([centres] * 4)), "ArcFace": (embeddings, np.stack([centres] * 4))}, labels
-
-
-def test_people_in_the_plane_stand_where_their_embeddings_point():
-    histories, labels = plane()
-    embeddings, centres = (values[-1] for values in histories["ArcFace"])
-    ax = Figure().add_subplot()
-    draw_plane(ax, embeddings, labels, centres, faces(8), "ArcFace")
-    points = np.concatenate([cloud.get_offsets() for cloud in ax.collections])
-    np.testing.assert_allclose(np.arctan2(*points.T), np.arctan2(*embeddings.T))
-    assert (abs(np.linalg.norm(points, axis=1) - 1) < 0.1).all()
-    assert [line.get_xydata()[1].tolist() for line in ax.get_lines()] == [pytest.approx(c) for c in centres.tolist()]
-
-
-def test_animations_play_all_frames_and_hold_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(motion, "HOLD", 2)
-    histories, labels = plane()
-    film = animate_plane(histories, labels, faces(8), notes=["a", "b", "c", "d"])
-    assert list(film.new_frame_seq()) == [0, 1, 2, 3, 3, 3]
-    path = save_animation(film, tmp_path / "new" / "plane.gif", seconds=2)
-    assert [file.name for file in path.parent.iterdir()] == ["plane.gif"]
-    with Image.open(path) as gif:
-        assert gif.n_frames >= 4 and gif.info["loop"] == 0
-        total = 0
-        for frame in range(gif.n_frames):
-            gif.seek(frame)
-            total += gif.info["duration"]
-        assert total == pytest.approx(2000, rel=0.1)
-    film = animate_target_angles(STEPS, HISTOGRAMS, frames=5)
-    save_animation(film, tmp_path / "angles.gif")
-    (ax,) = film._fig.axes  # as the last frame left it
-    assert "step 200" in ax.get_title(loc="left")
-    assert [text.get_text() for text in ax.get_legend().get_texts()][1] == "now: mean 56.0°"  # of the last four lines
-    plt.close("all")
-
-
 @pytest.mark.parametrize(
     ("draw", "says"),
     [
@@ -205,8 +152,6 @@ def test_animations_play_all_frames_and_hold_the_last(tmp_path, monkeypatch):
         (lambda: plot_norms([1.0], [2.0]), "at least ten"),
         (lambda: plot_pairs_by_run({}), "no pairs"),
         (lambda: plot_closest(MAP, faces(2)), "2 faces and angles of shape"),
-        (lambda: animate_plane({"a": (np.zeros((0, 1, 2)), None)}, [0], faces(1)), "above 0"),
-        (lambda: draw_plane(None, np.zeros((4, 3)), [0] * 4, np.zeros((1, 2)), faces(1)), "are meant"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(draw, says):

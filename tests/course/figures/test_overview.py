@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import arcface_edu
-from arcface_edu.figures.overview import STEPS, plot_pipeline, plot_sharded_head
+from arcface_edu.course.figures.overview import STEPS, plot_pipeline, plot_sharded_head
 
 
 def words(figure):

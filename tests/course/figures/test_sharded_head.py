@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from arcface_edu.figures.partial_fc import (
+from arcface_edu.course.figures.sharded_head import (
     GIB,
     head_memory,
     plot_memory_bars,

@@ -2,8 +2,8 @@
 
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from arcface_edu.figures.house import card
-from arcface_edu.figures.motion import PEOPLE
+from arcface_edu.course.figures.animations import PEOPLE
+from arcface_edu.course.figures.hero import card
 from arcface_edu.figures.style import COMMUNICATION, COMPUTE, FAINT, INK, LABEL_SIZE, SMALL_SIZE, TITLE_SIZE, WAITING
 
 RANKS = (PEOPLE[1], PEOPLE[2], PEOPLE[6])  # whose images are whose

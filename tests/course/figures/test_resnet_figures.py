@@ -5,8 +5,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from arcface_edu.course.figures import resnet
 from arcface_edu.errors import DataError
-from arcface_edu.figures import resnet
 
 FACE = np.full((3, 112, 112), 200, np.uint8)
 NORMS = {"skip, BN": [36.0, 8.0, 4.0], "no skip, BN": [300.0, 30.0, 3.0], "no skip, no BN": [1e-32, 1e-32, 1e-33]}

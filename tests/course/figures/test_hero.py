@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from arcface_edu.course.figures.hero import plot_hero
 from arcface_edu.errors import DataError
-from arcface_edu.figures.house import plot_hero
 
 FACE = np.full((3, 112, 112), 128, np.uint8)
 PEOPLE = [[FACE] * 3] * 2

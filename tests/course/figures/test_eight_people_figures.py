@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox
 from matplotlib.text import Text
 
-from arcface_edu.errors import DataError
-from arcface_edu.figures import eight_people
-from arcface_edu.figures.eight_people import (
+from arcface_edu.course.figures import eight_people
+from arcface_edu.course.figures.eight_people import (
     draw_sphere,
     look_from,
     plot_lengths,
@@ -20,6 +19,7 @@ from arcface_edu.figures.eight_people import (
     plot_strangers,
     turn_sphere,
 )
+from arcface_edu.errors import DataError
 
 DICE = np.random.default_rng(0)
 TURNS = np.radians([0, 30, 120, 200])

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Arc, FancyBboxPatch, Wedge
 
+from arcface_edu.course.figures.animations import PEOPLE
 from arcface_edu.errors import DataError
-from arcface_edu.figures.motion import PEOPLE
 from arcface_edu.figures.style import DIFFERENT, FAINT, INK, METHODS, SAME, SMALL_SIZE, TITLE_SIZE
 
 DPI = 120

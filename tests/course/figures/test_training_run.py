@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from arcface_edu.course.figures.training_run import plot_clinic, plot_number_formats, plot_run, plot_schedules, reach
 from arcface_edu.errors import DataError
-from arcface_edu.figures.training import plot_clinic, plot_number_formats, plot_run, plot_schedules, reach
 
 
 def title(ax):

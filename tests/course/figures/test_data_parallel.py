@@ -1,22 +1,19 @@
-"""Pictures of many processes: the schematic steps, the ring, how speed grows, a measured timeline."""
+"""Pictures of many processes: the schematic steps, the ring, how speed grows."""
 
 import itertools
 
-import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb, to_rgba
 
-from arcface_edu.errors import DataError
-from arcface_edu.figures import style
-from arcface_edu.figures.parallel import (
+from arcface_edu.course.figures.data_parallel import (
     data_parallel_step,
     ddp_step,
     plot_dp_ddp_timelines,
     plot_ring,
     plot_scaling,
-    plot_timeline,
 )
+from arcface_edu.figures import style
 
 TIMES = dict(forward=2.0, backward=4.0, loss=0.5, update=1.0, message=1.0)
 
@@ -92,23 +89,3 @@ def test_scaling_tells_the_speed_and_the_share_of_waiting():
     hidden = [bar for bar in figure.axes[1].patches if bar.get_facecolor()[:3] == to_rgb(style.COMMUNICATION)]
     assert max(bar.get_width() for bar in hidden) == 60
     assert max(bar.get_x() + bar.get_width() for bar in hidden) == 100  # it ends with the backward pass
-
-
-def test_a_timeline_takes_lists_as_json_brings_them():
-    line = dict(compute=[[0, 6]], communication=[[4, 8]], hidden=[[4, 6]], waiting=[[8, 10]], steps=[[0, 10]])
-    line["phases"] = [["backward", 0, 8]]
-    figure = plot_timeline([line, line])
-    assert title(figure) == "50% of the communication travels while a rank computes; 20% of its time a rank waits"
-    arrays = {kind: spans if kind == "phases" else np.array(spans, float) for kind, spans in line.items()}
-    assert title(plot_timeline([arrays])) == title(figure)
-    with pytest.raises(DataError, match="at least one step"):
-        plot_timeline([])
-
-
-def test_a_timeline_begins_at_zero_wherever_the_clock_stands():
-    line = dict(compute=[[0, 6]], communication=[[4, 8]], hidden=[[4, 6]], waiting=[[8, 10]], steps=[[0, 10]])
-    later = {kind: [[first - 175, last - 175] for first, last in spans] for kind, spans in line.items()}
-    pictures = [plot_timeline([spans | dict(phases=[])]) for spans in (line, later)]
-    assert [figure.axes[0].get_xlim() for figure in pictures] == [(0, 10)] * 2
-    bars = [[bar.get_datalim(bar.axes.transData).bounds for bar in figure.axes[0].collections] for figure in pictures]
-    assert bars[0] == bars[1]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from arcface_edu.errors import DataError
-from arcface_edu.figures.geometry import (
+from arcface_edu.course.figures.geometry import (
     logit_at,
     plot_arc_and_chord,
     plot_boundaries,
@@ -20,7 +19,7 @@ from arcface_edu.figures.geometry import (
     slope_at,
     turn_of,
 )
-from arcface_edu.figures.margin_toys import (
+from arcface_edu.course.figures.margin_toys import (
     CUBE,
     even_points,
     own_up_to,
@@ -28,6 +27,7 @@ from arcface_edu.figures.margin_toys import (
     plot_margin_circle,
     plot_sphere,
 )
+from arcface_edu.errors import DataError
 from arcface_edu.figures.style import METHODS
 
 ARCFACE, PLAIN = (1.0, 0.5, 0.0), (1.0, 0.0, 0.0)

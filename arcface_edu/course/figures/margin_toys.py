@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from matplotlib.patches import Arc, Wedge
 
-from arcface_edu.figures.geometry import ANGLES, OWN_ANGLE, logit_at, seen_angle
-from arcface_edu.figures.motion import PEOPLE
+from arcface_edu.course.figures.animations import PEOPLE
+from arcface_edu.course.figures.geometry import ANGLES, OWN_ANGLE, logit_at, seen_angle
 from arcface_edu.figures.style import DIFFERENT, FAINT, INK, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, panels
 from arcface_edu.heads.margins import target_logit
 

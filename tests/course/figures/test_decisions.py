@@ -5,9 +5,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
+from arcface_edu.course.figures.decisions import plot_reports, plot_threshold
+from arcface_edu.course.figures.searches import plot_searches
 from arcface_edu.errors import DataError
-from arcface_edu.figures.decisions import plot_reports, plot_threshold
-from arcface_edu.figures.faces import plot_searches
 from arcface_edu.figures.style import DIFFERENT, SAME
 
 DICE = np.random.default_rng(0)

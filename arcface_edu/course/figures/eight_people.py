@@ -6,9 +6,9 @@ A person has the same colour in all of these pictures, and the face in a frame o
 import numpy as np
 from matplotlib.figure import Figure
 
+from arcface_edu.course.figures.animations import PEOPLE, draw_plane, put_face
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import as_vectors, class_means, nearest_angles
-from arcface_edu.figures.motion import PEOPLE, draw_plane, put_face
 from arcface_edu.figures.style import DPI, FAINT, INK, LABEL_SIZE, METHODS, TITLE_SIZE, dress
 
 CELL = 2.75  # inches of a plane or sphere
