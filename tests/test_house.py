@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CARD = {"torch", "torchvision", "jupyterlab", "matplotlib", "easydict", "numpy", "tqdm", "pillow"}
-CARD |= {"ipywidgets", "anywidget"}  # sliders of the course, and its pictures that can be dragged
+CARD = {"torch", "torchvision", "matplotlib", "easydict", "numpy", "tqdm", "pillow"}  # the course has an extra
 
 
 def requirements(text):
@@ -27,9 +26,18 @@ def test_dependencies_are_the_cards_and_none_is_pinned():
 def test_conda_environment_takes_its_versions_from_pyproject():
     lines = (ROOT / "environment.yml").read_text().splitlines()
     listed = [line.split("#")[0].strip(" -") for line in lines if line.lstrip().startswith("- ")]
-    assert listed == ["conda-forge", "python>=3.10", "pip", "pip:", "e .[test,export]"]
+    assert listed == ["conda-forge", "python>=3.10", "pip", "pip:", "e .[course,test,export]"]
     python = re.search(r'requires-python = "(.+)"', (ROOT / "pyproject.toml").read_text()).group(1)
     assert f"python{python}" in listed
+
+
+def test_make_installs_the_extras_of_course_and_tests():
+    text = (ROOT / "pyproject.toml").read_text()
+    offered = re.search(r"^\[project.optional-dependencies\]\n(.*?)^\[", text, re.DOTALL | re.MULTILINE).group(1)
+    extras = dict(re.findall(r"^(\w+) = (.+)$", offered, re.MULTILINE))
+    installed = re.search(r'-e "\.\[(.+?)\]"', (ROOT / ".ci" / "set_up").read_text()).group(1).split(",")
+    assert {"course", "export", "test"} <= set(installed) <= set(extras)
+    assert {"jupyterlab", "ipywidgets", "anywidget"} <= set(re.findall(r'"([a-z]+)', extras["course"]))
 
 
 def test_ci_runs_the_test_command_of_the_readme_and_then_the_rest():
