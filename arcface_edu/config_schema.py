@@ -109,7 +109,7 @@ SCHEMA: dict[str, tuple[Key, ...]] = {
         Key("scale", float | None, 64.0, NOT_NEGATIVE,
             "s, by which cosines are multiplied; None = 64 at 512 dimensions, s^2 / d kept"),
         Key("margin_gradient", str, "straight-through", _one_of("straight-through", "exact"),
-            "see arcface_edu/heads/margins.py"),
+            "arcface_torch since December 2022 | before it"),
         Key("interclass_filtering_threshold", float, 0.0, NOT_NEGATIVE,
             "> 0: cosines of other classes above it count as 0"),
         Key("sample_rate", float, 1.0, SHARE, "share of the class centres in a step (Partial FC); 1 = all"),

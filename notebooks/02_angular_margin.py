@@ -223,13 +223,13 @@ def roll(figure, x, y, dx, dy):
 Panel(plot_sphere, drag=roll, **turn)
 
 # %% [markdown]
-# ## The gradient that nobody takes
+# ## One margin, two gradients
 #
 # By the chain rule, the derivative of cos(m₁θ + m₂) − m₃ with respect to cos θ is m₁ sin(m₁θ + m₂) / sin θ. At θ = 0.3,
 # s = 64 and m = 0.5 the cosine should receive 64 · sin 0.8 / sin 0.3 = 155.4.
 #
-# **Predict**: the code that published models were trained with computes arccos, adds m and takes cos *in place, under
-# `no_grad`*. What gradient does the cosine get there?
+# The paper's code computes just that, and so did arcface_torch until December 2022. **Predict**: since then arcface_torch
+# computes arccos, adds m and takes cos *in place, under `no_grad`*. What gradient does the cosine get there?
 
 # %%
 cosine = torch.tensor([math.cos(0.3)], dtype=torch.float64, requires_grad=True)

@@ -12,6 +12,7 @@ from arcface_edu.errors import ConfigError
 from arcface_edu.heads import build_head
 from arcface_edu.models import build_model
 from arcface_edu.planning.dry_run import dry_run
+from arcface_edu.recipes import list_recipes
 from arcface_edu.training.optim import Schedule, build_optimizer, check_linear_rule
 from arcface_edu.training.precision import choose_dtype
 from arcface_edu.training.prepare import complete_without_data, find_pair_files
@@ -185,10 +186,18 @@ def test_its_rate_is_for_512_images_and_falls_by_ten_at_its_epochs(gpus, rate):
     assert check_linear_rule(config, gpus) is None
 
 
-def test_the_shipped_step_decay_recipes_differ_from_the_block_in_nothing_but_name_and_place():
+def test_the_shipped_step_decay_recipes_differ_from_the_block_in_name_place_and_the_gradient_of_its_time():
     block, *shipped = (load_config(source) for source in (BLOCK_OF_2021, *STEPS))
     for config, network in zip(shipped, ("r50", "r100"), strict=True):
-        assert config == block | dict(network=network, rec="data/ms1m-retinaface-t1", output=config.output)
+        place = dict(network=network, rec="data/ms1m-retinaface-t1", output=config.output)
+        assert config == block | place | dict(margin_gradient="exact")
+
+
+def test_a_recipe_takes_the_gradient_of_its_time():
+    """arcface_torch computes the margin outside autograd since December 2022; the recipes are stated as of today."""
+    exact = {recipe.name for recipe in list_recipes() if recipe.config.margin_gradient == "exact"}
+    assert exact == {recipe.name for recipe in list_recipes() if recipe.year < 2022} == set(STEPS)
+    assert load_config().margin_gradient == "straight-through"
 
 
 @pytest.mark.parametrize(

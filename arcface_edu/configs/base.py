@@ -34,7 +34,7 @@ config.init = None  # weights that the backbone starts from: a file, or the fold
 config.loss = "arcface"  # softmax | norm_softmax | sphereface | cosface | arcface | combined1 | combined2
 config.margin_list = None  # (m1, m2, m3) of cos(m1*theta + m2) - m3; overrules loss
 config.scale = 64.0  # s, by which cosines are multiplied; None = 64 at 512 dimensions, s^2 / d kept
-config.margin_gradient = "straight-through"  # straight-through | exact: see arcface_edu/heads/margins.py
+config.margin_gradient = "straight-through"  # straight-through | exact: arcface_torch since December 2022 | before it
 config.interclass_filtering_threshold = 0.0  # > 0: cosines of other classes above it count as 0
 config.sample_rate = 1.0  # share of the class centres in a step (Partial FC); 1 = all
 

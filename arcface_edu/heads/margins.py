@@ -26,11 +26,12 @@ def target_logit(cosine, margin, gradient="straight-through"):
     cosine: (...,) of the angle theta to the true class's centre, in [-1, 1] up to rounding.  margin: (m1, m2, m3).
     returns: (...,) cos(m1*theta + m2) - m3.
 
-    gradient: "straight-through" passes the gradient on to `cosine` as if there were no margin (factor 1). InsightFace
-    computes the margin outside autograd, so every published model was trained this way. Past m1*theta + m2 = pi the
-    logit turns back up, as it does there; the gradient keeps its sign.
-    "exact" is the derivative of the formula, m1*sin(m1*theta + m2) / sin(theta). Past pi it would push a bad angle to
-    a worse one, so from there on the logit is cos(theta) - m2*sin(m2) - m3, which falls all the way to theta = pi.
+    gradient: "straight-through" passes the gradient on to `cosine` as if there were no margin (factor 1). arcface_torch
+    does so since December 2022: it computes the margin outside autograd. Past m1*theta + m2 = pi the logit turns back
+    up, as it does there; the gradient keeps its sign.
+    "exact" is the derivative of the formula, m1*sin(m1*theta + m2) / sin(theta), as in ArcFace's own code and in
+    arcface_torch until then. Past pi it would push a bad angle to a worse one, so from there on the logit is
+    cos(theta) - m2*sin(m2) - m3, which falls all the way to theta = pi.
     """
     if gradient == "straight-through":
         with torch.no_grad():

@@ -13,6 +13,7 @@ config.num_image = 5179510
 config.val_targets = ["lfw", "cfp_fp", "agedb_30"]
 
 config.network = "r50"
+config.margin_gradient = "exact"  # as arcface_torch computed until December 2022, and the paper
 config.lr = 0.1  # batch size is 512
 config.num_epoch = 25
 config.warmup_epoch = -1
