@@ -1,6 +1,12 @@
 """The figures of `python -m arcface_edu.angles`: each thing by itself, and several side by side."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from arcface_edu.evaluation.angle_stats import (
     angle_matrix,
@@ -26,14 +32,22 @@ CLOSEST = 8  # people on the map of angles
 ENDS = 8  # faces with the shortest and with the longest embeddings
 
 
-def draw_angles(subjects, folder):
+def draw_angles(subjects: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw all that can be had of each subject (as in arcface_edu/angles.py) into a folder.
 
-    subjects: dict name -> Subject.   returns: list of the files' Paths.
-    """
-    drawn, own, nearest, by_pairs = [], {}, {}, {}
+    Args:
+        subjects: `angles.Subject` by name.
+        folder: For the files.
 
-    def keep(figure, what, name):
+    Returns:
+        The files.
+    """
+    drawn: list[Path] = []
+    own: dict[str, np.ndarray] = {}
+    nearest: dict[str, np.ndarray] = {}
+    by_pairs: dict[str, dict[str, Any]] = {}
+
+    def keep(figure: Figure, what: str, name: str) -> None:
         of = "" if len(subjects) == 1 else "_" + "".join(c if c.isalnum() or c in "-." else "_" for c in name)
         drawn.append(save(figure, folder / f"angles_{what}{of}.png"))
 
@@ -67,10 +81,13 @@ def draw_angles(subjects, folder):
     return drawn + [save(figure, folder / f"angles_{what}.png") for what, figure in together.items()]
 
 
-def draw_closest(subject, centres, rows):
-    """The map of the people whose centres are closest, each with the photograph nearest to its centre.
+def draw_closest(subject: Any, centres: Tensor, rows: np.ndarray) -> Figure:
+    """Draw the map of the people whose centres are closest, each with the photograph nearest to its centre.
 
-    centres: (C, D).   rows: (N,) of each embedding's own centre; people without an embedding are left out.
+    Args:
+        subject: An `angles.Subject` with images.
+        centres: (C, D).
+        rows: (N,), the number of each embedding's own centre; people without an embedding are left out.
     """
     seen = np.unique(rows)
     degrees, neighbours = nearest_angles(centres[seen])
@@ -82,8 +99,8 @@ def draw_closest(subject, centres, rows):
     return plot_closest(angle_matrix(centres[group]), faces, len(seen))
 
 
-def draw_ends(images, norms):
-    """The photographs with the shortest and with the longest embeddings."""
+def draw_ends(images: Sequence[Any], norms: np.ndarray) -> Figure:
+    """Draw the photographs with the shortest and with the longest embeddings."""
     order = np.argsort(norms)
     rows = [[images[place] for place in places] for places in (order[:ENDS], order[-ENDS:])]
     lengths = [f"{norms[order[a]]:.1f} to {norms[order[b]]:.1f}" for a, b in ((0, ENDS - 1), (-ENDS, -1))]

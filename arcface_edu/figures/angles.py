@@ -1,7 +1,12 @@
 """Angles as histograms: to class centres, during training and after it, and between the two faces of a pair."""
 
+from collections.abc import Mapping
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import nearest_random_density, random_angle_density
@@ -11,6 +16,7 @@ from arcface_edu.figures.style import (
     INK,
     SAME,
     SMALL_SIZE,
+    Color,
     canvas,
     dress,
     method_color,
@@ -21,11 +27,15 @@ from arcface_edu.figures.style import (
 BIN = 2  # degrees
 
 
-def plot_target_angles(histograms, ax=None):
-    """Angles between training embeddings and the centre of their own class, at stages of a run (ArcFace fig. 4a).
+def plot_target_angles(histograms: Mapping[str, ArrayLike], ax: Axes | None = None) -> Figure:
+    """Draw the angles between training embeddings and their own class centre, at stages of a run (ArcFace fig. 4a).
 
-    histograms: dict name of the stage, in order -> counts over equal bins of 0 to 180 degrees.   returns: Figure.
-    raises: DataError (no stage, a stage without counts).
+    Args:
+        histograms: For each stage, in order, counts over equal bins of 0 to 180 degrees.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No stage, or a stage without counts.
     """
     if not histograms:
         raise DataError("there is no histogram of target angles to draw")
@@ -53,11 +63,17 @@ def plot_target_angles(histograms, ax=None):
     return figure
 
 
-def plot_angle_history(steps, histograms, ax=None, name=""):
-    """How the angles to the own class centre spread at every step of a run, and their mean.
+def plot_angle_history(steps: ArrayLike, histograms: ArrayLike, ax: Axes | None = None, name: str = "") -> Figure:
+    """Draw how the angles to the own class centre spread at every step of a run, and their mean.
 
-    steps: (L,) rising.   histograms: (L, bins) counts over equal bins of 0 to 180 degrees.   name: begins the title.
-    returns: Figure.   raises: DataError (fewer than two lines, a line without counts).
+    Args:
+        steps: (L,), rising.
+        histograms: (L, bins) counts over equal bins of 0 to 180 degrees.
+        ax: Where; None makes a new figure.
+        name: Begins the title.
+
+    Raises:
+        DataError: Fewer than two lines, or a line without counts.
     """
     steps, histograms = join_lines(steps, histograms, 160)
     if len(steps) < 2:
@@ -77,8 +93,12 @@ def plot_angle_history(steps, histograms, ax=None, name=""):
     return figure
 
 
-def join_lines(steps, histograms, most):
-    """Lines of a log joined to at most `most`.   returns: their last steps (G,), shares (G, bins)."""
+def join_lines(steps: ArrayLike, histograms: ArrayLike, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Join the lines of a log to at most `most`.
+
+    Returns:
+        The last step of each (G,), and its shares (G, bins).
+    """
     steps, histograms = np.asarray(steps), np.asarray(histograms, dtype=float)
     if len(steps) == 0 or histograms.ndim != 2 or len(steps) != len(histograms) or not (histograms.sum(1) > 0).all():
         raise DataError(
@@ -89,13 +109,18 @@ def join_lines(steps, histograms, most):
     return np.array([steps[part[-1]] for part in parts]), joined / joined.sum(1, keepdims=True)
 
 
-def plot_own_centre(degrees, ax=None):
-    """Angles of embeddings to the centre of their own class, under several heads.
+def plot_own_centre(degrees: Mapping[str, np.ndarray], ax: Axes | None = None) -> Figure:
+    """Draw the angles of embeddings to the centre of their own class, under several heads.
 
-    degrees: dict name of the head -> (N,).   returns: Figure.   raises: DataError (nothing to draw).
+    Args:
+        degrees: For each head by name, (N,) degrees.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing to draw.
     """
     figure, ax, means = _by_method(degrees, ax)
-    low, high = (of(means, key=means.get) for of in (min, max))
+    low, high = (of(means, key=means.__getitem__) for of in (min, max))
     title = f"Faces lie {means[low]:.0f}° from the centre of their own class on average"
     if means[high] - means[low] >= 2:
         title = f"Faces lie {means[low]:.0f}° from their own class centre under {low}, {means[high]:.0f}° under {high}"
@@ -105,11 +130,16 @@ def plot_own_centre(degrees, ax=None):
     return figure
 
 
-def plot_nearest_centres(degrees, dimension, ax=None):
-    """Angle of each class centre to the nearest other one, beside what random directions would have.
+def plot_nearest_centres(degrees: Mapping[str, np.ndarray], dimension: int, ax: Axes | None = None) -> Figure:
+    """Draw the angle of each class centre to the nearest other one, beside what random directions would have.
 
-    degrees: dict name of the head -> (C,), C alike or not; the reference is for the C of the first.
-    dimension: of the embeddings.   returns: Figure.   raises: DataError (nothing to draw).
+    Args:
+        degrees: For each head by name, (C,) degrees; the random directions are as many as the first has classes.
+        dimension: Of the embeddings.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing to draw.
     """
     figure, ax, means = _by_method(degrees, ax)
     count = len(next(iter(degrees.values())))
@@ -124,7 +154,7 @@ def plot_nearest_centres(degrees, dimension, ax=None):
         label=f"{count:,} random directions in {dimension}-D: mean {at_random:.1f}°",
     )  # fmt: skip
     ax.set_xlim(low, high)
-    furthest_first = sorted(means, key=means.get, reverse=True)
+    furthest_first = sorted(means, key=means.__getitem__, reverse=True)
     ends = furthest_first[:1] + furthest_first[1:][-1:]
     away = ", ".join(f"{means[name]:.0f}° away under {name}" for name in ends)
     title = f"The nearest other class centre is {away}; of random directions it would be {at_random:.0f}°"
@@ -132,10 +162,17 @@ def plot_nearest_centres(degrees, dimension, ax=None):
     return figure
 
 
-def plot_own_and_other(own, other, name="", ax=None):
-    """Angles of embeddings to the centre of their own class and to the nearest other centre.
+def plot_own_and_other(own: ArrayLike, other: ArrayLike, name: str = "", ax: Axes | None = None) -> Figure:
+    """Draw the angles of embeddings to the centre of their own class and to the nearest other centre.
 
-    own, other: (N,) degrees.   name: begins the title.   returns: Figure.   raises: DataError (nothing to draw).
+    Args:
+        own: (N,) degrees.
+        other: (N,) degrees.
+        name: Begins the title.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing to draw.
     """
     own, other = np.asarray(own, dtype=float), np.asarray(other, dtype=float)
     if len(own) == 0 or own.shape != other.shape:
@@ -149,10 +186,17 @@ def plot_own_and_other(own, other, name="", ax=None):
     return figure
 
 
-def plot_norms(norms, degrees, name="", ax=None):
-    """Length of an embedding before normalisation against its angle to the own class centre: a measure of quality?
+def plot_norms(norms: ArrayLike, degrees: ArrayLike, name: str = "", ax: Axes | None = None) -> Figure:
+    """Draw the length of an embedding before normalisation against its angle to the own class centre.
 
-    norms, degrees: (N,).   name: begins the title.   returns: Figure.   raises: DataError (fewer than ten).
+    Args:
+        norms: (N,), a measure of an image's quality.
+        degrees: (N,) degrees.
+        name: Begins the title.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Fewer than ten.
     """
     norms, degrees = np.asarray(norms, dtype=float), np.asarray(degrees, dtype=float)
     if len(norms) < 10 or norms.shape != degrees.shape:
@@ -168,7 +212,7 @@ def plot_norms(norms, degrees, name="", ax=None):
     x, y = ([np.median(values[group]) for group in groups] for values in (norms, degrees))
     ax.plot(x, y, "o-", color=INK, linewidth=1.8, markersize=4, label="median")
     ranks = [np.argsort(np.argsort(values)) for values in (norms, degrees)]
-    correlation = np.corrcoef(*ranks)[0, 1]
+    correlation = np.corrcoef(ranks[0], ranks[1])[0, 1]
     if abs(correlation) < 0.1:
         title = "The length of an embedding says little about its angle"
     else:
@@ -179,12 +223,26 @@ def plot_norms(norms, degrees, name="", ax=None):
     return figure
 
 
-def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None, dimension=None, name=""):
-    """Angles of same- and different-identity pairs, the threshold between them (ArcFace figs. 6 and 7).
+def plot_pair_angles(
+    cosines: ArrayLike,
+    is_same: ArrayLike,
+    threshold_cosine: float | None = None,
+    ax: Axes | None = None,
+    dimension: int | None = None,
+    name: str = "",
+) -> Figure:
+    """Draw the angles of same- and different-identity pairs, the threshold between them (ArcFace figs. 6 and 7).
 
-    cosines: (N,).   is_same: (N,) bools.   threshold_cosine: pairs above it are called the same.
-    dimension: of the embeddings; draws in how angles of random directions spread there.   name: begins the title.
-    returns: Figure.   raises: DataError (one kind of pair only).
+    Args:
+        cosines: (N,).
+        is_same: (N,) bool.
+        threshold_cosine: Pairs above it are called the same.
+        ax: Where; None makes a new figure.
+        dimension: Of the embeddings; adds how angles of random directions spread there.
+        name: Begins the title.
+
+    Raises:
+        DataError: One kind of pair only.
     """
     degrees = np.degrees(np.arccos(np.clip(np.asarray(cosines, dtype=float), -1, 1)))
     is_same = np.asarray(is_same, dtype=bool)
@@ -230,11 +288,17 @@ def plot_pair_angles(cosines, is_same, threshold_cosine=None, ax=None, dimension
     return figure
 
 
-def plot_pairs_by_run(runs, dimension=None):
-    """Angles of pairs under several networks, one above the other.
+def plot_pairs_by_run(
+    runs: Mapping[str, tuple[ArrayLike, ArrayLike, float | None]], dimension: int | None = None
+) -> Figure:
+    """Draw the angles of pairs under several networks, one above the other.
 
-    runs: dict name -> (cosines (N,), is_same (N,), threshold cosine or None), as in `plot_pair_angles`.
-    returns: Figure.   raises: DataError (nothing to draw, one kind of pair only).
+    Args:
+        runs: For each network by name, (cosines (N,), is_same (N,), threshold cosine), as in `plot_pair_angles`.
+        dimension: Of the embeddings.
+
+    Raises:
+        DataError: Nothing to draw, or one kind of pair only.
     """
     if not runs:
         raise DataError("there are no pairs to draw")
@@ -246,20 +310,20 @@ def plot_pairs_by_run(runs, dimension=None):
     return figure
 
 
-def _histogram(ax, share, edges, color, label):
-    """A pale area under a strong line, from the first filled bin to the last."""
+def _histogram(ax: Axes, share: np.ndarray, edges: np.ndarray, color: Color, label: str) -> None:
+    """Draw a pale area under a strong line, from the first filled bin to the last."""
     filled = np.flatnonzero(share)
     first, last = filled[0], filled[-1] + 1
     ax.stairs(share[first:last], edges[first : last + 1], fill=True, color=color, alpha=0.32)
     ax.stairs(share[first:last], edges[first : last + 1], color=color, linewidth=1.8, label=label)
 
 
-def _named(name, title):
+def _named(name: str, title: str) -> str:
     return f"{name}: {title[0].lower()}{title[1:]}" if name else title
 
 
-def _by_method(degrees, ax):
-    """(figure, ax, dict of means): a histogram per head, in its colour."""
+def _by_method(degrees: Mapping[str, np.ndarray], ax: Axes | None) -> tuple[Figure, Axes, dict[str, float]]:
+    """Draw a histogram for each head, in its colour, and return figure, ax and the means."""
     if not degrees or any(len(angles) == 0 for angles in degrees.values()):
         raise DataError("there are no angles to draw")
     figure, ax = canvas(ax)
@@ -270,8 +334,8 @@ def _by_method(degrees, ax):
     return figure, ax, means
 
 
-def _shares(angles):
-    """(share in % per degree, edges) of angles, over bins of two degrees or, where they lie close, of less."""
+def _shares(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (share in % per degree, edges) of angles, over bins of two degrees or, where they lie close, of less."""
     width = next((width for reach, width in ((30, 2.0), (15, 1.0)) if np.ptp(angles) > reach), 0.5)
     edges = np.arange(np.floor(np.min(angles) / width) * width, np.max(angles) + 1.001 * width, width)
     return 100 * np.histogram(angles, edges, density=True)[0], edges

@@ -1,24 +1,38 @@
 """Faces as they are: pixel for pixel, one image pixel at least one picture pixel, no axes."""
 
 import textwrap
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from arcface_edu.errors import DataError
 from arcface_edu.figures.style import DPI, INK, SMALL_SIZE, TITLE_SIZE
 
+Image = Any  # uint8 RGB: a (3, H, W) tensor or an (H, W, 3) array
 FACE = 112  # pixels: smaller images are enlarged by a whole factor to come near it
 MARGIN, GAP = 12, 4  # pixels
 LINE, CHARACTER = 17, 7.4  # pixels of one line of small text and, generously, of one of its characters
 
 
-def contact_sheet(rows, titles=None, title=None, ax=None):
-    """Rows of faces, e.g. one identity a row.
+def contact_sheet(
+    rows: Sequence[Sequence[Image]],
+    titles: Sequence[str] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw rows of faces, as one identity a row.
 
-    rows: list of lists of uint8 images, (3, H, W) tensors or (H, W, 3) arrays; rows may differ in length.
-    titles: a text for each row, written to its left.   title: over the sheet.   returns: Figure.
-    raises: DataError (no image, an image that is not uint8 RGB, titles unlike rows).
+    Args:
+        rows: uint8 images, (3, H, W) tensors or (H, W, 3) arrays; rows may differ in length.
+        titles: A text for each row, written to its left.
+        title: Over the sheet.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No image, an image that is not uint8 RGB, or not one title a row.
     """
     rows = [[as_pixels(image) for image in row] for row in rows]
     if not any(rows):
@@ -41,11 +55,26 @@ def contact_sheet(rows, titles=None, title=None, ax=None):
     return figure
 
 
-def plot_pairs(first, second, captions, title=None, columns=4, ax=None):
-    """Pairs of faces side by side with a caption under each, e.g. the hardest pairs and their angle in degrees.
+def plot_pairs(
+    first: Sequence[Image],
+    second: Sequence[Image],
+    captions: Sequence[str],
+    title: str | None = None,
+    columns: int = 4,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw pairs of faces side by side with a caption under each, as the hardest pairs and their angle in degrees.
 
-    first, second: N uint8 images each, as in `contact_sheet`.   captions: N texts.   returns: Figure.
-    raises: DataError (no pairs, lists of unlike lengths, images as in `contact_sheet`).
+    Args:
+        first: N uint8 images, as in `contact_sheet`.
+        second: N more, the other side of each pair.
+        captions: N texts.
+        title: Over the sheet.
+        columns: Pairs in a row, at most.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No pairs, lists of different lengths, or images as in `contact_sheet`.
     """
     first, second, captions = (
         [as_pixels(image) for image in first],
@@ -76,8 +105,8 @@ def plot_pairs(first, second, captions, title=None, columns=4, ax=None):
     return figure
 
 
-def as_pixels(image):
-    """Any of the accepted images -> (H, W, 3) uint8, enlarged by a whole factor when small."""
+def as_pixels(image: Image) -> np.ndarray:
+    """Return any of the accepted images as (H, W, 3) uint8, a small one enlarged by a whole factor."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
         image = image.transpose(1, 2, 0)
@@ -87,18 +116,18 @@ def as_pixels(image):
     return image.repeat(factor, 0).repeat(factor, 1)
 
 
-def paste(sheet, image, y, x):
+def paste(sheet: np.ndarray, image: np.ndarray, y: int, x: int) -> None:
     sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
 
 
-def wrap_title(title, across):
-    """(title wrapped to the picture's width, pixels it takes at the top)."""
+def wrap_title(title: str | None, across: int) -> tuple[str, int]:
+    """Return the title wrapped to a sheet `across` pixels wide, and the pixels that it takes at the top."""
     text = textwrap.fill(title, max(12, int((across - 2 * MARGIN) / (TITLE_SIZE * 0.8)))) if title else ""
     return text, MARGIN + (22 * len(text.splitlines()) + 4 if text else 0)
 
 
-def show_sheet(sheet, heading, ax):
-    """(figure, ax) showing `sheet` (H, W, 3), a new figure pixel for pixel; data coordinates are the sheet's pixels."""
+def show_sheet(sheet: np.ndarray, heading: str, ax: Axes | None) -> tuple[Figure, Axes]:
+    """Show a sheet (H, W, 3), in a new figure pixel for pixel; data coordinates are the pixels of the sheet."""
     height, width = sheet.shape[:2]
     if ax is None:
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -106,4 +135,4 @@ def show_sheet(sheet, heading, ax):
     ax.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0))
     ax.axis("off")
     ax.text(MARGIN, MARGIN - 2, heading, va="top", fontsize=TITLE_SIZE, color=INK)
-    return ax.figure, ax
+    return cast(Figure, ax.figure), ax

@@ -1,17 +1,29 @@
 """Who looks like whom: angles between people, with their faces."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from arcface_edu.errors import DataError
 from arcface_edu.figures.style import DIFFERENT, INK, SMALL_SIZE, canvas, dress
 
 
-def plot_closest(degrees, faces, total=None, ax=None):
-    """The map of angles between a few people, their faces along its sides.
+def plot_closest(degrees: ArrayLike, faces: Sequence[Any], total: int | None = None, ax: Axes | None = None) -> Figure:
+    """Draw the map of angles between a few people, their faces along its sides.
 
-    degrees: (K, K).   faces: K uint8 images, (3, H, W) tensors or (H, W, 3) arrays.   total: out of how many people
-    these are the closest.   returns: Figure.   raises: DataError (fewer than two people, sizes that do not match).
+    Args:
+        degrees: (K, K).
+        faces: K uint8 images, (3, H, W) tensors or (H, W, 3) arrays.
+        total: Out of how many people these are the closest.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Fewer than two people, or sizes that do not match.
     """
     degrees, count = np.asarray(degrees, dtype=float), len(faces)
     if count < 2 or degrees.shape != (count, count):

@@ -2,7 +2,11 @@
 
 import base64
 import io
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
+
+from matplotlib.figure import Figure
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --soft: #5c5c5c; --paper: #fff; --line: #d9d9d9; --wash: #f4f6f8;
@@ -32,8 +36,14 @@ ul.notes { padding: .7rem 1rem .7rem 2rem; background: var(--wash); border-left:
 """
 
 
-def page(title, lead, *parts):
-    """The whole page, as text.   title, lead: plain text.   parts: HTML of the functions below, in order."""
+def page(title: str, lead: str, *parts: str) -> str:
+    """Return the whole page.
+
+    Args:
+        title: Plain text.
+        lead: Plain text under the title.
+        parts: HTML of the functions below, in order.
+    """
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
@@ -42,34 +52,40 @@ def page(title, lead, *parts):
     )
 
 
-def heading(text):
+def heading(text: str) -> str:
     return f"<h2>{escape(text)}</h2>"
 
 
-def paragraph(text):
+def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def notes(lines):
-    """Remarks that must not be overlooked; nothing without lines."""
+def notes(lines: Collection[str]) -> str:
+    """Return remarks that must not be overlooked; nothing without lines."""
     return f'<ul class="notes">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
 
 
-def table(head, rows, ours=()):
-    """A table of texts.   head: column names.   rows: lists of texts.   ours: numbers of the rows to set off."""
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], ours: Container[int] = ()) -> str:
+    """Return a table of texts.
+
+    Args:
+        head: Column names.
+        rows: The cells of each row.
+        ours: Numbers of the rows to set off.
+    """
     lines = [("", "th", head)] if any(head) else []
     lines += [(' class="ours"' if number in ours else "", "td", row) for number, row in enumerate(rows)]
     html = "".join(f"<tr{kind}>{''.join(_cell(tag, text) for text in row)}</tr>" for kind, tag, row in lines)
     return f'<div class="scroll"><table>{html}</table></div>'
 
 
-def _cell(tag, text):
+def _cell(tag: str, text: Any) -> str:
     short = ' class="short"' if len(str(text)) < 28 else ""  # is never broken into lines
     return f"<{tag}{short}>{escape(str(text))}</{tag}>"
 
 
-def figures(pictures):
-    """matplotlib Figures, side by side where the screen is wide.   pictures: dict of a description -> Figure."""
+def figures(pictures: Mapping[str, Figure]) -> str:
+    """Return matplotlib Figures by their descriptions, side by side where the screen is wide."""
     shown = []
     for description, figure in pictures.items():
         stream = io.BytesIO()

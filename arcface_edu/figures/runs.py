@@ -1,20 +1,37 @@
 """What a run did: its ROC, searches in a gallery, and its loss, angle and accuracy over the steps."""
 
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from arcface_edu.errors import DataError
 from arcface_edu.figures.style import FAINT, INK, LABEL_SIZE, SAME, canvas, dress, method_color, panels
 
 
-def plot_roc(fpr, tpr=None, label="ArcFace", ax=None):
-    """ROC over a logarithmic FAR: who lets most of the right pairs in, at how many of the wrong ones (ArcFace fig. 9).
+def plot_roc(
+    fpr: ArrayLike | Mapping[str, tuple[ArrayLike, ArrayLike]],
+    tpr: ArrayLike | None = None,
+    label: str = "ArcFace",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw the ROC over a logarithmic FAR (ArcFace fig. 9).
 
-    fpr, tpr: (T,) from low to high, in [0, 1]; or, for several curves, fpr = dict name -> (fpr, tpr).
-    returns: Figure.   raises: DataError (nothing to draw).
+    Args:
+        fpr: (T,) from low to high, in [0, 1]; or for several curves (fpr, tpr) by name.
+        tpr: (T,), of the one curve.
+        label: The name of the one curve.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing to draw.
     """
-    curves = fpr if isinstance(fpr, dict) else {label: (fpr, tpr)}
-    curves = {name: (np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for name, (x, y) in curves.items()}
+    pairs = fpr if isinstance(fpr, Mapping) else {label: (fpr, np.asarray(tpr))}
+    curves = {name: (np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for name, (x, y) in pairs.items()}
     if not curves or any(not (x > 0).any() for x, _ in curves.values()):
         raise DataError("an ROC needs at least one curve, and each a point with FAR above 0")
     figure, ax = canvas(ax, size=(6.4, 4.6))
@@ -38,21 +55,31 @@ def plot_roc(fpr, tpr=None, label="ArcFace", ax=None):
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
-    best = max(at_far, key=at_far.get)
+    best = max(at_far, key=at_far.__getitem__)
     title = f"With 1 stranger in {1 / far:,.0f} let in, {best} recognises {at_far[best]:.1%} of same-person pairs"
     if len(curves) > 1:
-        title += f", {min(at_far, key=at_far.get)} {min(at_far.values()):.1%}"
+        title += f", {min(at_far, key=at_far.__getitem__)} {min(at_far.values()):.1%}"
     dress(ax, title, "FAR: strangers accepted (share, log)", "TAR: same-person pairs accepted", key=True)
     return figure
 
 
-def plot_curves(training_lines, evaluation_lines=(), method="ArcFace", axes=None):
-    """Loss, mean target angle and, where it was measured, verification accuracy over the steps of a run.
+def plot_curves(
+    training_lines: Iterable[Mapping[str, Any]],
+    evaluation_lines: Collection[Mapping[str, Any]] = (),
+    method: str = "ArcFace",
+    axes: Any = None,
+) -> Figure:
+    """Draw loss, mean target angle and, where it was measured, verification accuracy over the steps of a run.
 
-    training_lines, evaluation_lines: dicts of metrics.jsonl, with `step loss target_angle` and `step pairs accuracy`;
-    of two training lines of one step (the run was resumed) the later holds.
-    method: the head the run was trained with, for its colour.   axes: 2 (3 with evaluation lines) to draw into.
-    returns: Figure.   raises: DataError (no training lines).
+    Args:
+        training_lines: Of metrics.jsonl, with `step loss target_angle`; of two lines of one step (the run was resumed)
+            the later holds.
+        evaluation_lines: Likewise, with `step pairs accuracy`.
+        method: The head that the run was trained with, for its colour.
+        axes: 2 axes (3 with evaluation lines) to draw into; None makes a new figure.
+
+    Raises:
+        DataError: No training lines.
     """
     by_step = {line["step"]: line for line in training_lines}
     if not by_step:
@@ -70,7 +97,7 @@ def plot_curves(training_lines, evaluation_lines=(), method="ArcFace", axes=None
     angle_title = f"Faces {way} their own centre: from {_mean(angles, 0):.0f}° to {_mean(angles, -1):.0f}°"
     _curve(axes[1], steps, angles, SAME, angle_title, "target angle (degrees)")
 
-    sets = {}
+    sets: dict[str, dict[int, float]] = {}
     for line in sorted(evaluation_lines, key=lambda line: line["step"]):
         sets.setdefault(line.get("pairs", "pairs"), {})[line["step"]] = 100 * line["accuracy"]
     for position, (name, points) in enumerate(sets.items()):
@@ -78,15 +105,15 @@ def plot_curves(training_lines, evaluation_lines=(), method="ArcFace", axes=None
         axes[2].plot(points.keys(), points.values(), "o-", color=color, markersize=5, linewidth=1.8, label=str(name))
     if sets:
         last = {name: list(points.values())[-1] for name, points in sets.items()}
-        best = max(last, key=last.get)
+        best = max(last, key=last.__getitem__)
         title = f"In the end {last[best]:.1f}% of the pairs of unseen people are judged rightly"
         dress(axes[2], title, y="accuracy (%)", key=len(sets) > 1)
     axes[-1].set_xlabel("step", fontsize=LABEL_SIZE, color=INK)
     return figure
 
 
-def _curve(ax, steps, values, color, title, name):
-    """One quantity over the steps: each line pale, their running mean strong."""
+def _curve(ax: Axes, steps: np.ndarray, values: np.ndarray, color: str, title: str, name: str) -> None:
+    """Draw one quantity over the steps: each line pale, their running mean strong."""
     window = max(1, len(values) // 40)
     ax.plot(steps, values, color=color, linewidth=0.8, alpha=0.35)
     sums = np.cumsum(np.append(0.0, values))
@@ -95,23 +122,28 @@ def _curve(ax, steps, values, color, title, name):
     dress(ax, title, y=name)
 
 
-def _mean(values, end):
-    """Mean of the first (end = 0) or last (end = -1) fortieth of the lines."""
+def _mean(values: np.ndarray, end: int) -> float:
+    """Return the mean of the first (end = 0) or last (end = -1) fortieth of the lines."""
     window = max(1, len(values) // 40)
     return float(np.mean(values[:window] if end == 0 else values[-window:]))
 
 
-def _way(values):
+def _way(values: np.ndarray) -> str:
     return "falls" if _mean(values, -1) < _mean(values, 0) else "rises"
 
 
-def plot_cmc(cmc, ax=None):
-    """CMC: how often the right person is among the first 1, 2 ... of a search.
+def plot_cmc(cmc: ArrayLike | Mapping[str, ArrayLike], ax: Axes | None = None) -> Figure:
+    """Draw the CMC: how often the right person is among the first 1, 2 ... of a search.
 
-    cmc: (ranks,) shares, rising; or, for several curves, dict name -> (ranks,).   returns: Figure.   raises: DataError.
+    Args:
+        cmc: (ranks,) shares, rising; or for several curves (ranks,) by name.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing to draw.
     """
-    curves = cmc if isinstance(cmc, dict) else {"ArcFace": cmc}
-    curves = {name: np.asarray(shares, dtype=float) for name, shares in curves.items()}
+    named = cmc if isinstance(cmc, Mapping) else {"ArcFace": cmc}
+    curves = {name: np.asarray(shares, dtype=float) for name, shares in named.items()}
     if not curves or any(not len(shares) for shares in curves.values()):
         raise DataError("a CMC needs at least one curve, and each at least one rank")
     figure, ax = canvas(ax, size=(6.4, 4.2))
@@ -134,10 +166,16 @@ def plot_cmc(cmc, ax=None):
     return figure
 
 
-def plot_open_set(far, rate, ax=None):
-    """Open-set identification: known people found, against strangers taken for somebody.
+def plot_open_set(far: ArrayLike, rate: ArrayLike, ax: Axes | None = None) -> Figure:
+    """Draw open-set identification: known people found, against strangers taken for somebody.
 
-    far, rate: (T,) as `far` and `dir` of `identify`, from 0 to 1.   returns: Figure.   raises: DataError.
+    Args:
+        far: (T,), as `far` of `identify`, from 0 to 1.
+        rate: (T,), as its `dir`.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No strangers.
     """
     far, rate = np.asarray(far, dtype=float), np.asarray(rate, dtype=float)
     if len(far) < 2:

@@ -5,12 +5,18 @@ In a notebook the last line of a cell shows one, once `%matplotlib inline` has r
 """
 
 import textwrap
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+
+from arcface_edu.io import replace_when_done
+
+Color = str | tuple[float, float, float]
 
 # Okabe and Ito's colours (and Tol's indigo), told apart by colour-blind readers too.
 SAME, DIFFERENT = "#0072B2", "#D55E00"
@@ -29,18 +35,18 @@ TITLE_SIZE, LABEL_SIZE, SMALL_SIZE = 12, 10.5, 9.5  # points
 DPI = 100
 
 
-def canvas(ax=None, size=(7.2, 4.2)):
-    """(figure, ax) to draw into: a new white figure of `size` inches, or the given ax and the figure it stands in."""
-    return (ax.figure, ax) if ax is not None else panels(1, 1, size)
+def canvas(ax: Axes | None = None, size: tuple[float, float] = (7.2, 4.2)) -> tuple[Figure, Axes]:
+    """Return a figure and an ax to draw into: a new white figure of `size` inches, or those of the given ax."""
+    return (cast(Figure, ax.figure), ax) if ax is not None else panels(1, 1, size)
 
 
-def panels(rows, columns, size, **options):
-    """(figure, axes) of several panels: a new white figure of `size` inches, and what `Figure.subplots` makes of it."""
+def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    """Return a new white figure of `size` inches, and what `Figure.subplots` makes of it."""
     figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
-def dress(ax, title="", x="", y="", key=False):
+def dress(ax: Axes, title: str = "", x: str = "", y: str = "", key: bool = False) -> None:
     """Give an ax its title (wrapped, left), its axis names, a faint grid and, above the data, a key of its labels."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -62,8 +68,8 @@ def dress(ax, title="", x="", y="", key=False):
     ax.set_title(textwrap.fill(title, int(characters_across(ax))), loc="left", fontsize=TITLE_SIZE, color=INK, pad=pad)
 
 
-def key_above(figure, ax):
-    """One key over all panels of a figure, of the labels in one of them."""
+def key_above(figure: Figure, ax: Axes) -> None:
+    """Put one key over all panels of a figure, made of the labels in one of them."""
     lines, labels = ax.get_legend_handles_labels()
     figure.legend(
         lines, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=SMALL_SIZE, labelcolor=INK,
@@ -71,8 +77,28 @@ def key_above(figure, ax):
     )  # fmt: skip
 
 
-def stack(ax, parts, colors, y=0, form="{:.0f}", wide=0.0, height=0.8, key=True):
-    """One bar of many parts; one as `wide` as its number carries it.  parts: dict name -> length.  key: name them."""
+def stack(
+    ax: Axes,
+    parts: Mapping[str, float],
+    colors: Sequence[Color],
+    y: float = 0,
+    form: str = "{:.0f}",
+    wide: float = 0.0,
+    height: float = 0.8,
+    key: bool = True,
+) -> None:
+    """Draw one horizontal bar of many parts.
+
+    Args:
+        ax: Where.
+        parts: The length of each part by its name.
+        colors: One for each part.
+        y: The middle of the bar.
+        form: How a length is written into its part.
+        wide: A part longer than this carries its number.
+        height: Of the bar.
+        key: Label the parts, for the key.
+    """
     left = 0.0
     for (name, size), color in zip(parts.items(), colors, strict=True):
         label = name if key else None
@@ -83,45 +109,30 @@ def stack(ax, parts, colors, y=0, form="{:.0f}", wide=0.0, height=0.8, key=True)
         left += size
 
 
-def characters_across(ax):
-    """About how many characters of a title fit over an ax, once the layout has given it its room."""
-    inches = ax.figure.get_size_inches()[0] * min(ax.get_position().width * 1.15, 1)
+def characters_across(ax: Axes) -> float:
+    """Return about how many characters of a title fit over an ax, once the layout has given it its room."""
+    inches = cast(Figure, ax.figure).get_size_inches()[0] * min(ax.get_position().width * 1.15, 1)
     return inches * 72 / (TITLE_SIZE * 0.54)
 
 
-def shades(color, count):
-    """`count` shades of one colour, pale to full: the stages of one thing over time."""
+def shades(color: Color, count: int) -> list[Color]:
+    """Return `count` shades of one colour, pale to full: the stages of one thing over time."""
     strength = np.linspace(0.35, 1.0, count) if count > 1 else [1.0]
     return [tuple(1 - s * (1 - np.array(to_rgb(color)))) for s in strength]
 
 
-def method_color(name, position=0):
-    """The house's colour of a method; a name that is none gets the one at `position`."""
+def method_color(name: str, position: int = 0) -> str:
+    """Return the colour of a method everywhere in this project; for any other name, the spare one at `position`."""
     others = ["#882255", "#44AA99", "#999933", "#AA4499"]
     return METHODS.get(name, others[position % len(others)])
 
 
-def save(figure, path):
-    """Write a figure (PNG, SVG ... by the name's ending); it appears under its name only when it is whole.
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure, in the format that the name ends with; it appears under its name only when it is whole.
 
-    returns: the Path.   raises: OSError where the folder cannot be written.
+    Raises:
+        OSError: The folder cannot be written.
     """
-    with becoming(path) as beside:
+    with replace_when_done(path) as beside:
         figure.savefig(beside, dpi=figure.dpi)
     return Path(path)
-
-
-@contextmanager
-def becoming(path):
-    """A hidden file beside `path` to write into, which takes its name once all is written.
-
-    What a killed process leaves of it, the next one writes over.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -1,17 +1,27 @@
 """What each rank does over a few steps: computes, sends or waits."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from arcface_edu.errors import DataError
 from arcface_edu.figures.style import COMMUNICATION, COMPUTE, INK, SMALL_SIZE, WAITING, canvas, dress
 
 LANES = {"compute": COMPUTE, "communication": COMMUNICATION, "waiting": WAITING}
 
 
-def plot_timeline(timelines, ax=None):
-    """Compute, communication and waiting of every rank over a few steps; the steps' phases above each rank.
+def plot_timeline(timelines: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Figure:
+    """Draw compute, communication and waiting of every rank over a few steps; the steps' phases above each rank.
 
-    timelines: one dict a rank, all in milliseconds on one clock: (K, 2) intervals `compute`, `communication`, `hidden`
-    (both at once), `waiting` and `steps`; `phases`, a list of (name, begin, end).
-    returns: Figure.   raises: DataError (nothing recorded).
+    Args:
+        timelines: One of each rank, all in milliseconds on one clock: (K, 2) intervals `compute`, `communication`,
+            `hidden` (both at once), `waiting` and `steps`; `phases`, a list of (name, begin, end).
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing recorded.
     """
     if not timelines or not all(len(line["steps"]) for line in timelines):
         raise DataError("a timeline needs at least one step of every rank")
@@ -24,7 +34,9 @@ def plot_timeline(timelines, ax=None):
         for lane, (kind, color) in enumerate(LANES.items()):
             y = top + 2 - lane
             spans = [(first - begin, last - first) for first, last in line[kind]]
-            edge = dict(edgecolor=INK, linewidth=0.4) if kind == "communication" else {}  # yellow needs one on white
+            edge: dict[str, Any] = (
+                dict(edgecolor=INK, linewidth=0.4) if kind == "communication" else {}
+            )  # yellow needs one on white
             ax.broken_barh(spans, (y - 0.4, 0.8), facecolors=color, label=kind if rank == 0 else None, **edge)
             ticks.append(y)
             names.append(f"rank {rank}: {kind}" if lane == 0 else kind)
@@ -45,5 +57,6 @@ def plot_timeline(timelines, ax=None):
     return figure
 
 
-def total(spans):
+def total(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length of all intervals together."""
     return float(sum(last - first for first, last in spans))

@@ -17,6 +17,7 @@ from arcface_edu.figures import style
 from arcface_edu.figures.angles import plot_pair_angles, plot_target_angles
 from arcface_edu.figures.faces import contact_sheet, plot_pairs
 from arcface_edu.figures.runs import plot_curves, plot_roc
+from arcface_edu.io import replace_when_done
 
 
 def title(figure, panel=0):
@@ -215,7 +216,7 @@ def test_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_what_a_killed_process_left_is_written_over(tmp_path):
     written = []
     for _ in range(2):
-        files = style.becoming(tmp_path / "sheet.png")
+        files = replace_when_done(tmp_path / "sheet.png")
         written.append(files.__enter__())  # killed here: it never comes to the end
         written[-1].write_bytes(b"half")
     assert written[0] == written[1] and written[0].name.startswith(".")

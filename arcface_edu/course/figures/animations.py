@@ -11,7 +11,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import angle_statistics
 from arcface_edu.figures.angles import BIN, join_lines
-from arcface_edu.figures.style import DPI, FAINT, INK, SAME, TITLE_SIZE, becoming, canvas, dress, method_color
+from arcface_edu.figures.style import DPI, FAINT, INK, SAME, TITLE_SIZE, canvas, dress, method_color
+from arcface_edu.io import replace_when_done
 
 # Paul Tol's "muted" colours, one for each of a few people: they mean nothing but who is who.
 PEOPLE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255")
@@ -123,7 +124,7 @@ def save_animation(animation, path, seconds=6.0):
 
     returns: the Path.   raises: OSError where the folder cannot be written.
     """
-    with becoming(path) as beside:
+    with replace_when_done(path) as beside:
         animation.save(beside, PillowWriter(fps=round(len(list(animation.new_frame_seq())) / seconds, 2)))
     return Path(path)
 
