@@ -1,27 +1,41 @@
 """Face data sets by one interface, from MS1MV3's files or from a folder of photographs: `open_faces(path)`."""
 
+import logging
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from arcface_edu.data.folder import FolderFaces
 from arcface_edu.data.images import decode, fit
 from arcface_edu.data.recordio import IMAGE_HEADER, RecordReader, unpack_image
 from arcface_edu.errors import CorruptRecord, DataError
+from arcface_edu.io import StrPath
+
+log = logging.getLogger(__name__)
 
 FEW_IMAGES = 200_000  # up to so many, every label is checked when the set is opened; beyond, of some images
 SPOT_CHECKS = 2_000
 EXACT = 2**24  # up to here float32, in which RecordIO keeps its labels, counts exactly
 
 
-def open_faces(path, hold_out=0):
-    """The data set in a folder: RecordIO (train.rec, train.idx, property), else one folder of photos per person.
+def open_faces(path: StrPath, hold_out: int = 0) -> "FaceDataset":
+    """Open the data set in a folder: RecordIO (train.rec, train.idx, property), else one folder of photos per person.
 
-    returns: a map-style data set of (uint8 (3, 112, 112) RGB, int label) with `num_classes`, `names`, `labels`, `len`.
-    hold_out: leave out the last so many people of a photo folder, for verification.   raises: DataError.
+    Args:
+        path: The folder.
+        hold_out: Leave out the last so many people of a photo folder, for verification.
+
+    Returns:
+        A map-style data set of (uint8 (3, 112, 112) RGB, int label) with `num_classes`, `names`, `labels`, `len`.
+
+    Raises:
+        DataError: There is none, or it contradicts itself.
     """
     path = Path(path)
     if not (path / "train.rec").exists():
@@ -36,11 +50,17 @@ def open_faces(path, hold_out=0):
 class RecordFaces:
     """Map-style data set over train.rec: `faces[i]` -> (uint8 (3, 112, 112) RGB, int label).
 
-    num_classes; names: of the classes; labels: int64 (N,), -1 where a record cannot be read; None for sets of more than
-    200,000 images. Raises DataError if counts or labels contradict each other, CorruptRecord for a broken record.
+    Attributes:
+        num_classes: Number of identities.
+        names: Of the identities, by label.
+        labels: (N,) int64, -1 where a record cannot be read; None for sets of more than 200,000 images.
+
+    Raises:
+        DataError: Counts or labels contradict each other.
+        CorruptRecord: When an image is read: it cannot be.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: StrPath) -> None:
         self.folder = Path(folder)
         self.reader = RecordReader(self.folder / "train.rec")
         self.keys, identities = self._image_keys()
@@ -52,34 +72,39 @@ class RecordFaces:
                 f"{self.folder / 'property'} says {declared:,} identities and {self.reader.path} {identities:,}: "
                 f"correct the first, or copy the set again."
             )
-        self.num_classes = declared or identities
-        self.labels = None
-        if len(self.keys) <= FEW_IMAGES or self.num_classes is None:
-            self.labels = self._check_labels(self.keys)
-        else:
-            self._check_labels(self.keys[np.linspace(0, len(self.keys) - 1, SPOT_CHECKS).astype(int)])
+        counted = declared or identities
+        check_all = len(self.keys) <= FEW_IMAGES or counted is None
+        checked = self.keys if check_all else self.keys[np.linspace(0, len(self.keys) - 1, SPOT_CHECKS).astype(int)]
+        labels = {key: self._label(key) for key in checked.tolist()}
+        known = [label for label in labels.values() if label is not None and label < EXACT]
+        self.num_classes = 1 + int(max(known, default=-1)) if counted is None else counted
+        for key, label in labels.items():
+            if label is not None:
+                self._check_label(label, f"{self.reader.path}, record {key}")
+        readable = [-1 if label is None else label for label in labels.values()]
+        self.labels = np.array(readable, dtype=np.int64) if check_all else None
         if self.num_classes < 2:
             raise DataError(f"{self.reader.path} holds one identity: training needs at least two.")
         self.names = self._read_names()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         encoded, label, where = self.encoded(index)
         return fit(decode(encoded, where)), label
 
-    def encoded(self, index):
-        """(encoded image, int label, words that name the record) of image `index`."""
+    def encoded(self, index: int) -> tuple[bytes, int, str]:
+        """Return the encoded image, the label and the name of the record of image `index`."""
         key = int(self.keys[index])
         where = f"{self.reader.path}, record {key}"
-        label, image = unpack_image(self.reader[key], where)
-        label = label if np.ndim(label) == 0 else label[0]
+        labels, image = unpack_image(self.reader[key], where)
+        label = float(np.ravel(labels)[0])
         self._check_label(label, where)
         return image, int(label), where
 
-    def _image_keys(self):
-        """(keys of the image records, number of identities) as record 0 has them; without it all records, and None."""
+    def _image_keys(self) -> tuple[np.ndarray, int | None]:
+        """Return the image records' keys and the number of identities by record 0; without it all keys, and None."""
         keys = self.reader.keys
         if len(keys) == 0 or keys[0] != 0:
             return keys, None
@@ -87,7 +112,7 @@ class RecordFaces:
             header, image = unpack_image(self.reader[0], f"{self.reader.path}, record 0")
         except CorruptRecord as error:
             raise DataError(f"{error} Without that record the set cannot be opened.") from None
-        if np.ndim(header) == 0 or len(header) < 2 or image:
+        if not isinstance(header, np.ndarray) or len(header) < 2 or image:
             return keys, None
         end, last = int(header[0]), int(header[1])
         images = keys[(keys > 0) & (keys < end)]
@@ -98,8 +123,8 @@ class RecordFaces:
             )
         return images, last - end
 
-    def _read_property(self):
-        """Number of identities from the file `property` (`ids,112,112`); None without that file."""
+    def _read_property(self) -> int | None:
+        """Return the number of identities by the file `property` (`ids,112,112`); None without that file."""
         path = self.folder / "property"
         if not path.exists():
             return None
@@ -108,23 +133,13 @@ class RecordFaces:
             raise DataError(f'{path} reads "{text[:40]}" instead of `identities,112,112`: correct or delete it.')
         return int(count)
 
-    def _read_names(self):
+    def _read_names(self) -> list[str]:
         path = self.folder / "identities.txt"  # `dataset pack` writes it
         names = path.read_text("utf-8", errors="surrogateescape").splitlines() if path.exists() else []
         return names if len(names) == self.num_classes else [str(label) for label in range(self.num_classes)]
 
-    def _check_labels(self, keys):
-        """Labels of the records, int64 (N,); if nothing says how many identities there are, these do."""
-        labels = {key: self._label(key) for key in keys.tolist()}
-        if self.num_classes is None:
-            self.num_classes = 1 + int(max((x for x in labels.values() if x is not None and x < EXACT), default=-1))
-        for key, label in labels.items():
-            if label is not None:
-                self._check_label(label, f"{self.reader.path}, record {key}")
-        return np.array([-1 if label is None else label for label in labels.values()], dtype=np.int64)
-
-    def _label(self, key):
-        """Label of a record, read without its image; None if it cannot be read."""
+    def _label(self, key: int) -> float | None:
+        """Return the label of a record without reading its image; None if it cannot be read."""
         try:
             head = self.reader.head(key, IMAGE_HEADER.size + 4)
             flag, label, _, _ = IMAGE_HEADER.unpack_from(head)
@@ -132,7 +147,7 @@ class RecordFaces:
         except (CorruptRecord, struct.error):
             return None
 
-    def _check_label(self, label, where):
+    def _check_label(self, label: float, where: str) -> None:
         if not 0 <= label < self.num_classes or label != int(label):
             raise DataError(
                 f"{where} has label {label:g}, and with {self.num_classes:,} identities labels run from 0 to "
@@ -140,35 +155,52 @@ class RecordFaces:
             )
 
 
-def sample_faces(faces, people, photos, seed=0, among=None):
-    """uint8 (N, 3, 112, 112) and labels int64 (N,): up to `photos` images, two at least, of up to `people` identities.
+FaceDataset: TypeAlias = FolderFaces | RecordFaces
 
-    faces: of `open_faces`.   among: labels to choose from, None = all.   raises: DataError (fewer than two people).
-    Of a set too large to know its labels, runs of neighbouring images are taken, where those of a person stand
-    together. Images that cannot be read are named and left out.
+
+def sample_faces(
+    faces: FaceDataset, people: int, photos: int, seed: int = 0, among: Sequence[int] | np.ndarray | None = None
+) -> tuple[Tensor, np.ndarray]:
+    """Read a few photographs of a few people out of a set of any size.
+
+    Of a set too large to know its labels, runs of neighbouring images are read, where those of a person stand together.
+    Images that cannot be read are named and left out.
+
+    Args:
+        faces: A data set of `open_faces`.
+        people: At most so many identities.
+        photos: At most so many images of each, and two at least.
+        seed: The same seed chooses the same images.
+        among: Labels to choose from, None = all.
+
+    Returns:
+        Images, uint8 (N, 3, 112, 112), and labels, int64 (N,).
+
+    Raises:
+        DataError: Fewer than two people have two images.
     """
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     if faces.labels is None:
-        starts = dice.choice(len(faces) // photos, min(people, len(faces) // photos), replace=False)
-        places = (np.sort(starts)[:, None] * photos + np.arange(photos)).flatten()
+        starts = rng.choice(len(faces) // photos, min(people, len(faces) // photos), replace=False)
+        indices = (np.sort(starts)[:, None] * photos + np.arange(photos)).flatten()
     else:
         known = np.unique(faces.labels[faces.labels >= 0] if among is None else among)
-        chosen = dice.choice(known, min(people, len(known)), replace=False)
-        shuffled = dice.permutation(len(faces))
+        chosen = rng.choice(known, min(people, len(known)), replace=False)
+        shuffled = rng.permutation(len(faces))
         order = shuffled[np.argsort(faces.labels[shuffled], kind="stable")]  # person by person, each in random order
         by_person = faces.labels[order]
         number = np.arange(len(order)) - np.searchsorted(by_person, by_person)  # among the person's images
-        places = np.sort(order[(number < photos) & np.isin(by_person, chosen)])
+        indices = np.sort(order[(number < photos) & np.isin(by_person, chosen)])
     images, labels = [], []
-    for place in tqdm(places.tolist(), desc="reading faces", unit="image", leave=False):
+    for index in tqdm(indices.tolist(), desc="reading faces", unit="image", leave=False):
         try:
-            image, label = faces[place]
+            image, label = faces[index]
         except CorruptRecord as error:
-            tqdm.write(f"left out: {error}")
+            log.warning(f"left out: {error}")
         else:
             images.append(image)
             labels.append(label)
-    several = [place for place, count in enumerate(np.bincount(labels)[labels]) if count > 1] if labels else []
-    if len({labels[place] for place in several}) < 2:
+    several = [row for row, count in enumerate(np.bincount(labels)[labels]) if count > 1] if labels else []
+    if len({labels[row] for row in several}) < 2:
         raise DataError("angles between people need two photographs each of at least two people; the data holds fewer.")
-    return torch.stack([images[place] for place in several]), np.array(labels)[several]
+    return torch.stack([images[row] for row in several]), np.array(labels)[several]

@@ -6,29 +6,44 @@ People stand in natural order (s2 before s10); `hold_out=N` keeps the last N of 
 and `pairs` all split here, so that nobody is ever on both sides.
 """
 
+import logging
 import os
 import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from torch import Tensor
 
-from arcface_edu.data.bins import choose_pairs, count_pairs
+from arcface_edu.data.bins import Pairs, choose_pairs, count_pairs
 from arcface_edu.data.images import JPEG, decode, encode_jpeg, fit
 from arcface_edu.errors import CorruptRecord, DataError
+from arcface_edu.io import StrPath
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".avif"}
 DEFAULT_PAIRS = 6000  # as in LFW
+
+People: TypeAlias = dict[str, list[str]]  # name -> paths of the person's photographs
 
 
 class FolderFaces:
     """Map-style data set: `faces[i]` -> (uint8 (3, 112, 112) RGB, int label).
 
-    num_classes; names: of the classes; labels: int64 (N,); people: name -> paths of its photographs.
-    Raises DataError if there are not at least two people to train on, CorruptRecord for a photo that cannot be read.
+    Attributes:
+        num_classes: Number of people.
+        names: Of the people, by label.
+        labels: (N,) int64.
+        people: Name -> paths of the person's photographs.
+
+    Raises:
+        DataError: There are not at least two people to train on.
+        CorruptRecord: When an image is read: it cannot be.
     """
 
-    def __init__(self, folder, hold_out=0):
+    def __init__(self, folder: StrPath, hold_out: int = 0) -> None:
         self.people, _ = split_people(folder, hold_out)
         self.names = list(self.people)
         self.num_classes = len(self.names)
@@ -36,25 +51,26 @@ class FolderFaces:
             rest = f" beside the {hold_out} held out" if hold_out else ""
             raise DataError(f"{folder} holds one identity{rest} ({self.names[0]}): training needs at least two.")
         if empty := [name for name, photos in _scan(folder).items() if not photos]:
-            print(f"arcface_edu: {folder}: left out, having no photo: {_some(empty)}.", file=sys.stderr)
+            more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+            log.warning(f"{folder}: left out, having no photo: {', '.join(empty[:10])}{more}.")
         self.paths = [photo for photos in self.people.values() for photo in photos]
         self.labels = np.repeat(np.arange(self.num_classes), [len(photos) for photos in self.people.values()])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         encoded, label, where = self.encoded(index)
         return fit(decode(encoded, where)), label
 
-    def encoded(self, index):
-        """(bytes of the file, int label, path) of image `index`."""
+    def encoded(self, index: int) -> tuple[bytes, int, str]:
+        """Return the bytes of the file, the label and the path of image `index`."""
         path = self.paths[index]
         return read_photo(path), int(self.labels[index]), path
 
 
-def list_people(folder):
-    """dict name -> list of photo paths of everybody in the folder who has a photo, all in natural order."""
+def list_people(folder: StrPath) -> People:
+    """Return everybody in the folder who has a photo, people and photos in natural order."""
     people = {name: photos for name, photos in _scan(folder).items() if photos}
     if not people:
         raise DataError(
@@ -63,8 +79,8 @@ def list_people(folder):
     return people
 
 
-def split_people(folder, hold_out=0):
-    """(people to train on, people held out), each as `list_people`; held out are the last `hold_out`."""
+def split_people(folder: StrPath, hold_out: int = 0) -> tuple[People, People]:
+    """Return the people to train on, and the last `hold_out` ones, who are held out."""
     people = list(list_people(folder).items())
     if not 0 <= hold_out < len(people):
         raise DataError(
@@ -74,30 +90,38 @@ def split_people(folder, hold_out=0):
     return dict(people[:kept]), dict(people[kept:])
 
 
-def held_out_pairs(folder, hold_out, pairs=None, seed=0):
-    """(2N encoded 112x112 images, is_same bool (N,)) of the last `hold_out` people (0: of all), in ten folds.
+def held_out_pairs(folder: StrPath, hold_out: int, pairs: int | None = None, seed: int = 0) -> Pairs:
+    """Return verification pairs of the last `hold_out` people (0: of all), in ten folds, as 112x112 images.
 
-    At most `pairs` (default 6,000): as many as exist. Photos that cannot be read are named and left out.
+    Args:
+        folder: Holds a folder of photographs per person.
+        hold_out: Number of people.
+        pairs: At most so many (default 6,000); fewer if fewer exist.
+        seed: The same seed chooses the same pairs.
+
+    Raises:
+        DataError: Not even two pairs a fold exist. (Photos that cannot be read are named and left out.)
     """
     people = split_people(folder, hold_out)[1] if hold_out else list_people(folder)
-    broken = []
+    broken: list[str] = []
     photos = [photos for _, photos in face_jpegs(people, broken)]
-    tell_broken(broken)
-    exist = count_pairs([len(of_person) for of_person in photos])
+    warn_of_broken(broken)
+    counts = [len(of_person) for of_person in photos]
+    exist = count_pairs(counts)
     if exist == 0:
         raise DataError(
             f"{folder}: the photos of {len(photos)} held-out people do not make ten pairs of one person and ten of "
             f"two, the least that ten folds need; hold out more people, or add photos."
         )
     wanted = min(exist, DEFAULT_PAIRS if pairs is None else max(20, pairs // 20 * 20))
-    chosen, is_same = choose_pairs([len(of_person) for of_person in photos], wanted, seed)
-    return [photos[person][photo] for pair in chosen for person, photo in pair], is_same
+    chosen, is_same = choose_pairs(counts, wanted, seed)
+    return Pairs([photos[person][photo] for pair in chosen for person, photo in pair], is_same)
 
 
-def face_jpegs(people, broken, quality=95):
-    """Yield (name, list of 112x112 JPEGs) for each of `people`, except those with no readable photo.
+def face_jpegs(people: People, broken: list[str], quality: int = 95) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield (name, 112x112 JPEGs) for each person, except those with no readable photo.
 
-    A JPEG of that size stays as it is, byte for byte. broken: list to which a sentence is added per unreadable file.
+    A JPEG of that size stays as it is, byte for byte. A sentence is added to `broken` per unreadable file.
     """
     for name, paths in people.items():
         faces = []
@@ -108,78 +132,77 @@ def face_jpegs(people, broken, quality=95):
             except CorruptRecord as error:
                 broken.append(str(error))
                 continue
-            as_it_is = encoded.startswith(JPEG) and image.shape[1:] == (112, 112)
-            faces.append(encoded if as_it_is else encode_jpeg(fit(image), quality))
+            keep = encoded.startswith(JPEG) and image.shape[1:] == (112, 112)
+            faces.append(encoded if keep else encode_jpeg(fit(image), quality))
         if faces:
             yield name, faces
         else:
             broken.append(f"{name}: none of the photos can be read, so this identity is left out.")
 
 
-def photographs_in(place, left_out):
-    """Paths of the photographs that a file or folder stands for, those in the folders within it too, in natural order.
+def photographs_in(source: StrPath, broken: list[str]) -> list[Path]:
+    """Return the photographs that a file or folder stands for, subfolders included, in natural order.
 
-    left_out: list to which a sentence is added for each file whose name is not that of an image.
+    A sentence is added to `broken` for each file whose name is not that of an image.
     """
-    place = Path(place)
-    if not place.is_dir():
-        return [place]
+    source = Path(source)
+    if not source.is_dir():
+        return [source]
 
-    def refused(error):
-        left_out.append(f"{error.filename}: cannot be read ({error.strerror}); left out.")
+    def on_error(error: OSError) -> None:
+        broken.append(f"{error.filename}: cannot be read ({error.strerror}); left out.")
 
-    found = [Path(folder) / name for folder, _, names in os.walk(place, onerror=refused) for name in names]
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(place).parts)]
+    found = [Path(folder) / name for folder, _, names in os.walk(source, onerror=on_error) for name in names]
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts)]
     found.sort(key=lambda path: [natural_order(part) for part in path.parts])
-    photographs = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
-    left_out += [
-        f"{path}: no image, by its name; left out." for path in found if path.suffix.lower() not in IMAGE_SUFFIXES
-    ]
-    return photographs
+    broken += [f"{path}: no image, by its name; left out." for path in found if not _is_image_name(path)]
+    return [path for path in found if _is_image_name(path)]
 
 
-def tell_broken(broken, limit=10):
-    """Name unreadable files on stderr, up to `limit`."""
+def warn_of_broken(broken: list[str], limit: int = 10) -> None:
+    """Log a warning for each unreadable file, up to `limit` of them."""
     for sentence in broken[:limit]:
-        print(f"arcface_edu: {sentence}", file=sys.stderr)
+        log.warning(sentence)
     if len(broken) > limit:
-        print(f"arcface_edu: ... and {len(broken) - limit:,} more that cannot be read.", file=sys.stderr)
+        log.warning(f"... and {len(broken) - limit:,} more that cannot be read.")
 
 
-def read_photo(path):
+tell_broken = warn_of_broken
+
+
+def read_photo(path: StrPath) -> bytes:
+    """Return the bytes of a photograph's file; CorruptRecord if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise CorruptRecord(f"{path}: cannot be read ({error.strerror}); replace or remove it.") from None
 
 
-def _scan(folder):
-    """dict name -> photo paths for each folder in `folder`; hidden files and those that are no images do not count."""
+def _scan(folder: StrPath) -> People:
+    """Return the photos of each folder in `folder`; hidden files and those that are no images do not count."""
     try:
-        people = [person for person in _entries(folder) if person.is_dir()]
-        return {person.name: [file.path for file in _entries(person.path) if _is_photo(file)] for person in people}
+        return {
+            person.name: [file.path for file in _entries(person.path) if _is_image_name(file.name) and file.is_file()]
+            for person in _entries(folder)
+            if person.is_dir()
+        }
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{error.filename} is not a folder: name one that holds a folder of photos per person."
         ) from None
 
 
-def _is_photo(entry):
-    return Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
+def _is_image_name(path: StrPath) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _entries(folder):
+def _entries(folder: StrPath) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return sorted(
-            (entry for entry in entries if not entry.name.startswith(".")), key=lambda e: natural_order(e.name)
-        )
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: natural_order(entry.name))
 
 
-def natural_order(name):
-    """Sort key under which s2 comes before s10."""
+def natural_order(name: str) -> tuple[list[int | str], str]:
+    """Return a sort key under which s2 comes before s10."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)], name
-
-
-def _some(names, limit=10):
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
