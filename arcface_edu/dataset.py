@@ -9,13 +9,12 @@ python -m arcface_edu.dataset inspect data/mine                                c
 """
 
 import argparse
-from collections import Counter
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from arcface_edu.cli import cli_main
+from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.data.alignment.landmarks import (
     HEADER,
     align_photographs,
@@ -23,25 +22,31 @@ from arcface_edu.data.alignment.landmarks import (
     read_landmarks,
     write_landmarks,
 )
-from arcface_edu.data.bins import read_pairs, write_pairs
-from arcface_edu.data.datasets import open_faces
-from arcface_edu.data.folder import DEFAULT_PAIRS, FolderFaces, face_jpegs, held_out_pairs, photographs_in, tell_broken
-from arcface_edu.data.images import decode, fit
-from arcface_edu.data.recordio import write_face_records, written_beside
+from arcface_edu.data.bins import write_pairs
+from arcface_edu.data.folder import (
+    DEFAULT_PAIRS,
+    FolderFaces,
+    face_jpegs,
+    held_out_pairs,
+    photographs_in,
+    warn_of_broken,
+)
+from arcface_edu.data.inspection import inspect_faces, inspect_pairs
+from arcface_edu.data.recordio import write_face_records
 from arcface_edu.data.synthetic.dataset import draw_faces
-from arcface_edu.errors import CorruptRecord, DataError
-from arcface_edu.figures.faces import contact_sheet
+from arcface_edu.errors import DataError
+from arcface_edu.io import write_atomically, write_text_atomically
 
-SHEET_ROWS, SHEET_COLUMNS = 8, 8
+log = logging.getLogger(__name__)
 
 
 @cli_main
-def main(arguments=None):
-    options = build_parser().parse_args(arguments)
-    options.command(options)
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse_args(build_parser(), argv)
+    options.run(options)
 
 
-def draw(options):
+def draw(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out / "train.rec", options.overwrite)
     draw_faces(
         options.out,
@@ -56,138 +61,93 @@ def draw(options):
     print(f"{options.out}: {options.identities:,} identities with {options.photos:,} photos, {options.pairs:,} pairs.")
 
 
-def detect(options):
+def detect(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out, options.overwrite)
-    broken = []
-    photographs = photos_of(options.photos, broken)
+    broken: list[str] = []
+    photographs = require_photographs(options.photos, broken)
     points, several = find_landmarks(options.photos, photographs, broken)
-    tell_broken(broken)
+    warn_of_broken(broken)
     if not points:
         raise DataError(f"no face was found in the {len(photographs):,} photographs of {options.photos}.")
     write_landmarks(options.out, points)
     print(f"{options.out}: points in {len(points):,} of {len(photographs):,} photographs.")
     if several:
-        print(f"{several:,} of them show several faces, of which the largest was taken: look at the aligned ones.")
+        log.warning(f"{several:,} of them show several faces, and the largest counts: look at the aligned ones.")
 
 
-def align(options):
+def align(options: argparse.Namespace) -> None:
     if options.out.resolve().is_relative_to(options.photos.resolve()):
         raise DataError(f"{options.out} lies in {options.photos}: choose a place outside, they would be mixed up.")
     if options.out.is_dir() and any(options.out.iterdir()):
         refuse_to_overwrite(options.out, options.overwrite)
-    broken = []
-    photographs = photos_of(options.photos, broken)
+    broken: list[str] = []
+    photographs = require_photographs(options.photos, broken)
     points = read_landmarks(options.landmarks, broken)
     faces = align_photographs(options.photos, points, options.out, broken)
-    tell_broken(broken)
+    warn_of_broken(broken)
     if not faces:
         raise DataError(f"no face was aligned: {options.landmarks} names no photograph of {options.photos} rightly.")
     print(f"{options.out}: {faces:,} faces of 112x112, as PNG; `pack` and training take the folder.")
     if without := {str(path.relative_to(options.photos)) for path in photographs} - points.keys():
-        print(f"without points in {options.landmarks}: {len(without):,} photographs, as {min(without)}.")
+        log.warning(f"without points in {options.landmarks}: {len(without):,} photographs, as {min(without)}.")
 
 
-def photos_of(folder, left_out):
-    """Paths of the photographs in a folder.   raises: DataError (none)."""
-    photographs = photographs_in(folder, left_out) if folder.is_dir() else []
-    if not photographs:
-        raise DataError(f"{folder} is not a folder with photographs in it: name one as FOLDER/anna/1.jpg.")
-    return photographs
-
-
-def pack(options):
+def pack(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out / "train.rec", options.overwrite)
-    faces, names, broken = FolderFaces(options.folder, options.hold_out), [], []
+    people = FolderFaces(options.folder, options.hold_out).people
+    names: list[str] = []
+    broken: list[str] = []
 
-    def photos_by_label():
-        for name, photos in face_jpegs(faces.people, broken, options.quality):
+    def photos_by_label() -> Iterator[list[bytes]]:
+        for name, photos in face_jpegs(people, broken, options.quality):
             names.append(name)
             yield photos
 
-    identities, images = write_face_records(options.out, photos_by_label(), total=len(faces.people))
-    with written_beside(options.out / "identities.txt") as file:
-        file.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
-    tell_broken(broken)
+    identities, images = write_face_records(options.out, photos_by_label(), total=len(people))
+    write_text_atomically(options.out / "identities.txt", "".join(f"{name}\n" for name in names))
+    warn_of_broken(broken)
     print(f"{options.out}: {images:,} images of {identities:,} identities; {options.hold_out} people held out.")
 
 
-def pairs(options):
+def pairs(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out, options.overwrite)
     images, is_same = held_out_pairs(options.folder, options.hold_out, options.pairs, options.seed)
     write_pairs(options.out, images, is_same)
     print(f"{options.out}: {len(is_same):,} pairs, {is_same.sum():,} of one person and as many of two.")
 
 
-def inspect(options):
-    rows, titles = (inspect_pairs if options.path.is_file() else inspect_faces)(options.path)
-    with written_beside(options.sheet) as file:
-        contact_sheet(rows, titles).savefig(file, format="png")
+def inspect(options: argparse.Namespace) -> None:
+    from arcface_edu.figures.faces import contact_sheet  # matplotlib, which the other commands do without
+
+    found = (inspect_pairs if options.path.is_file() else inspect_faces)(options.path)
+    print("\n".join(found.lines))
+    warn_of_broken(found.broken)
+    with write_atomically(options.sheet) as file:
+        contact_sheet(found.rows, found.titles).savefig(file, format="png")
     print(f"contact sheet:       {options.sheet}")
 
 
-def inspect_faces(path):
-    """Print what a data folder holds; returns rows (one identity each) and titles for its contact sheet."""
-    faces = open_faces(path)
-    print(f"{path}: {len(faces):,} images of {faces.num_classes:,} identities")
-    photos, rows = np.zeros(faces.num_classes, dtype=int), {}
-    for label, image in look_through(faces.encoded, len(faces)):
-        photos[label] += 1
-        if label in rows or len(rows) < SHEET_ROWS:
-            row = rows.setdefault(label, [])
-            row += [fit(image)] if len(row) < SHEET_COLUMNS else []
-    print(f"photos per identity: {photos.min():,} least, {np.median(photos):g} median, {photos.max():,} most")
-    return list(rows.values()), [faces.names[label] for label in rows]
+def require_photographs(folder: Path, broken: list[str]) -> list[Path]:
+    photographs = photographs_in(folder, broken) if folder.is_dir() else []
+    if not photographs:
+        raise DataError(f"{folder} is not a folder with photographs in it: name one as FOLDER/anna/1.jpg.")
+    return photographs
 
 
-def inspect_pairs(path):
-    """Print what a .bin file holds; returns rows (one pair each) and titles for its contact sheet."""
-    images, is_same = read_pairs(path)
-    print(f"{path}: {len(is_same):,} pairs, {is_same.sum():,} of one person and {(~is_same).sum():,} of two")
-    shown = np.linspace(0, len(is_same) - 1, min(SHEET_ROWS, len(is_same))).astype(int).tolist()
-    rows = {pair: [] for pair in shown}
-    for index, image in look_through(lambda index: (images[index], index, f"{path}, image {index}"), len(images)):
-        if index // 2 in rows:
-            rows[index // 2].append(fit(image))
-    return list(rows.values()), ["same" if is_same[pair] else "different" for pair in shown]
-
-
-def look_through(read, count):
-    """Yield (tag, uint8 (3, H, W) image) of all images that can be read; then print their sizes and name the others.
-
-    read: index -> (encoded image, tag, words that name it), for the indices below `count`.
-    """
-    sizes, broken = Counter(), []
-    for index in tqdm(range(count), unit="img", leave=False):
-        try:
-            encoded, tag, where = read(index)
-            image = decode(encoded, where)
-        except CorruptRecord as error:
-            broken.append(str(error))
-        else:
-            sizes[f"{image.shape[2]}x{image.shape[1]}"] += 1
-            yield tag, image
-    frequent = ", ".join(f"{size} ({times:,})" for size, times in sizes.most_common(5))
-    print(f"width x height:      {frequent or 'none'}{' and others' if len(sizes) > 5 else ''}")
-    print(f"broken:              {len(broken):,}")
-    tell_broken(broken)
-
-
-def refuse_to_overwrite(path, overwrite):
+def refuse_to_overwrite(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise DataError(f"{path} is there already: choose another place, or replace it with --overwrite.")
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m arcface_edu.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def build_parser() -> argparse.ArgumentParser:
+    parser = command_parser("dataset", __doc__)
     commands = parser.add_subparsers(required=True, metavar="draw|detect|align|pack|pairs|inspect")
 
-    def add(command, text):
+    def add(run: Callable[[argparse.Namespace], None], text: str) -> Callable[..., Any]:
         sub = commands.add_parser(
-            command.__name__, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            run.__name__, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
-        sub.set_defaults(command=command)
+        sub.set_defaults(run=run)
         return sub.add_argument
 
     a = add(draw, "draw faces of people who do not exist: train.rec, and drawn.bin with pairs of other people")

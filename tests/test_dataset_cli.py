@@ -73,8 +73,8 @@ def test_pack_leaves_out_what_is_broken_and_says_so(photos, tmp_path, capsys):
         photo.write_bytes(b"broken")
     said = run(capsys, "pack", photos, tmp_path / "packed")
     assert "34 images of 7 identities" in said.out
-    assert "s1/0.jpg: not an image that can be read" in said.err
-    assert "s2: none of the photos can be read, so this identity is left out" in said.err
+    assert "s1/0.jpg: not an image that can be read" in said.out
+    assert "s2: none of the photos can be read, so this identity is left out" in said.out
     assert open_faces(tmp_path / "packed").names == ["s1", "s3", "s4", "s5", "s6", "s7", "s8"]
 
 
@@ -97,7 +97,7 @@ def test_inspect_a_folder(photos, tmp_path, capsys):
     assert "4 least, 5 median, 5 most" in said.out
     assert "112x112 (34), 60x90 (5)" in said.out
     assert "broken:              1" in said.out
-    assert "s1/0.jpg: not an image" in said.err
+    assert "s1/0.jpg: not an image" in said.out
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 5 * 112
         assert sheet.height > 8 * 112
@@ -110,7 +110,7 @@ def test_inspect_a_packed_set_and_pairs(photos, tmp_path, capsys):
     write_pairs(tmp_path / "x.bin", [*images, b"broken"], [True, False])
     said = run(capsys, "inspect", tmp_path / "x.bin", "--sheet", tmp_path / "2.png")
     assert "2 pairs, 1 of one person and 1 of two" in said.out
-    assert "x.bin, image 3: not an image" in said.err
+    assert "x.bin, image 3: not an image" in said.out
     for sheet in ("1.png", "2.png"):
         assert (tmp_path / sheet).read_bytes().startswith(b"\x89PNG")
 
@@ -127,7 +127,7 @@ def test_align_makes_what_pack_takes(photos, tmp_path, capsys):
     (photos / "s8" / "new.png").write_bytes(encode_png(face(7)))
     said = run(capsys, "align", photos, table, tmp_path / "faces")
     assert "39 faces of 112x112" in said.out and "points.csv: 1 photographs, as s8/new.png" in said.out
-    assert "s1/0.jpg: not an image" in said.err
+    assert "s1/0.jpg: not an image" in said.out
     assert "39 images of 8 identities" in run(capsys, "pack", tmp_path / "faces", tmp_path / "packed").out
     assert open_faces(tmp_path / "packed").names == [f"s{person}" for person in range(1, 9)]
 
@@ -137,7 +137,7 @@ def test_detect_writes_the_table_of_align(photos, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found if image.max() > 30 else found[:0]))
     said = run(capsys, "detect", photos, tmp_path / "points.csv")
     assert "points in 35 of 40 photographs" in said.out and "35 of them show several faces" in said.out
-    assert "s1/0.jpg: no face of a tenth" in said.err
+    assert "s1/0.jpg: no face of a tenth" in said.out
     assert "35 faces" in run(capsys, "align", photos, tmp_path / "points.csv", tmp_path / "faces").out
     assert "points.csv is there already" in fails(capsys, "detect", photos, tmp_path / "points.csv")
     monkeypatch.setattr(landmarks, "Mtcnn", lambda: lambda image: (None, found[:0]))

@@ -23,9 +23,9 @@ def by_least_squares(source, target):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.2, 5), st.floats(-3.1, 3.1), st.floats(0, 20))
 def test_the_matrix_is_that_of_least_squares(seed, scale, turn, noise):
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     turned = scale * TEMPLATE @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    points = turned + dice.uniform(-200, 200, 2) + noise * dice.normal(size=(5, 2))
+    points = turned + rng.uniform(-200, 200, 2) + noise * rng.normal(size=(5, 2))
     np.testing.assert_allclose(similarity(points, TEMPLATE), by_least_squares(points, TEMPLATE), rtol=1e-7, atol=1e-6)
 
 
@@ -73,8 +73,8 @@ def slow_warp(image, matrix, size):
 
 
 def test_the_warp_equals_its_loop():
-    dice = np.random.default_rng(3)
-    image = dice.integers(0, 256, (3, 30, 40), dtype=np.uint8)
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (3, 30, 40), dtype=np.uint8)
     matrix = np.array([[0.8, -0.3, 4.2], [0.3, 0.8, -3.1]])
     ours, slow = warp(torch.from_numpy(image), matrix, 32).numpy(), slow_warp(image, matrix, 32)
     assert (slow == 0).any() and (slow > 0).mean() > 0.5

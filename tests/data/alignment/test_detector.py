@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from arcface_edu.course.orl import orl_faces
-from arcface_edu.data.alignment import detector as mtcnn
 from arcface_edu.data.alignment.align import TEMPLATE, similarity
+from arcface_edu.data.alignment.detector import Mtcnn, crop
 from arcface_edu.data.images import decode
 from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.errors import ConfigError
@@ -21,7 +21,7 @@ ORL = Path(__file__).parents[3] / "data" / "orl"
 
 @pytest.fixture(scope="module")
 def detector():
-    return mtcnn.Mtcnn()
+    return Mtcnn()
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +72,23 @@ def test_the_largest_of_several_faces_comes_first(detector, portraits):
 
 
 def test_where_there_is_no_face(detector):
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for height, width in ((200, 300), (300, 40), (5, 5), (1, 1)):
-        for image in (torch.zeros(3, height, width), torch.randint(0, 256, (3, height, width), generator=dice)):
+        for image in (torch.zeros(3, height, width), torch.randint(0, 256, (3, height, width), generator=rng)):
             boxes, points = detector(image.byte())
             assert (boxes.shape, points.shape) == ((0, 4), (0, 5, 2))
 
 
-def test_a_cut_that_reaches_beyond_the_picture_is_grey_there():
+def test_a_crop_that_reaches_beyond_the_picture_is_grey_there():
     picture = torch.ones(1, 3, 10, 10)
-    cut = mtcnn.cut(picture, torch.tensor([-5.0, 0, 5, 10]), 10)
-    assert not cut[..., :5].any() and (cut[..., 5:] == 1).all()
-    assert not mtcnn.cut(picture, torch.tensor([20.0, 20, 30, 30]), 4).any()
+    part = crop(picture, torch.tensor([-5.0, 0, 5, 10]), 10)
+    assert not part[..., :5].any() and (part[..., 5:] == 1).all()
+    assert not crop(picture, torch.tensor([20.0, 20, 30, 30]), 4).any()
 
 
 def test_without_its_weights_a_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(mtcnn, "find_spec", lambda name: None)
+    monkeypatch.setattr("arcface_edu.data.alignment.detector.find_spec", lambda name: None)
     for package in ("joblib", "lz4"):  # these are there
         monkeypatch.setitem(sys.modules, package, ModuleType(package))
     with pytest.raises(ConfigError, match=r'finding faces takes the package mtcnn: pip install -e "\.\[detect\]"'):
-        mtcnn.Mtcnn()
+        Mtcnn()
