@@ -106,7 +106,7 @@ def test_photographs_as_they_come(weights, photos, tmp_path, capsys):
     np.testing.assert_allclose(rows[4], np.load(tmp_path / "one.npy")[0], atol=1e-6)  # upright again
 
 
-def test_what_is_no_photograph_is_named_and_left_out(weights, photos, tmp_path, capsys):
+def test_what_is_no_photograph_is_named_and_left_out(weights, photos, tmp_path, capsys, caplog):
     (photos / "s0" / "9.png").write_bytes(b"broken")
     (photos / "s1" / "10.png").write_bytes((photos / "s1" / "9.png").read_bytes()[:500])
     (photos / "notes.txt").write_text("not a photograph")
@@ -121,8 +121,8 @@ def test_what_is_no_photograph_is_named_and_left_out(weights, photos, tmp_path, 
         "two\\nlines.png': a line break",
         "link.png: cannot be read (No such file",
     ):
-        assert words in said.err
-    assert "hidden" not in said.err
+        assert words in said.out + caplog.text
+    assert "hidden" not in said.out + caplog.text
     rows, names = np.load(tmp_path / "faces.npy"), names_in(tmp_path / "faces.txt")
     assert len(rows) == len(names) == 7
     model = load_model(weights)[0]
@@ -139,7 +139,7 @@ def test_a_batch_at_a_time_is_in_memory(weights, photos, monkeypatch):
     assert seen == [4, 4, 1] and names == paths and len(rows) == 9
 
 
-def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys):
+def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys, caplog):
     (tmp_path / "empty").mkdir()
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "a.jpg").write_bytes(b"broken")
@@ -150,7 +150,7 @@ def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys):
     for arguments, sentence in {
         (weights, tmp_path / "empty", "-o", out): "there is no photograph in",
         (weights, tmp_path / "only", "-o", out): "none of the 1 photographs can be read",
-        (weights, tmp_path / "missing.jpg", "-o", out): "missing.jpg: cannot be read (No such file",
+        (weights, tmp_path / "missing.jpg", "-o", out): "none of the 1 photographs can be read",
         (weights, photos, "-o", out.with_suffix(".csv")): "the rows are written as .npy",
         (weights, photos, "-o", tmp_path / "thesis.npy"): "thesis.txt is there, and no thesis.npy",
         (weights, photos, "-o", out, "--batch-size", 0): "a batch has one photograph at least",
@@ -160,6 +160,7 @@ def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys):
         (weights, photos, "-o", weights / "x.npy"): "cannot be written",
     }.items():
         assert sentence in fails(capsys, *arguments)
+    assert "missing.jpg: cannot be read (No such file" in caplog.text
     assert not out.parent.exists()
 
 
