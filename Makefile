@@ -1,8 +1,8 @@
 # make train   train on drawn faces, from nothing           make test        prove that everything works: ten minutes
-# make pics    draw the pictures of README again            make test-fast   the same without training or processes
+# make pics    draw the pictures of the pages again         make test-fast   the same without training or processes
 # make lab     open the course in JupyterLab                make test-all    with the course, several hosts, a browser
 # make notebooks   run the course, keep its outputs         make lint        style and types alone
-# make course-html   the course as pages to read offline
+# make course-html   the course as pages to read offline      make docs        guide and reference as pages, in build/docs
 # make train-ddp   the same training shared by two processes on this machine
 # make demo    the page in docs/demo anew: its network, its faces, and with npm the program that runs it
 # make test-rest   what `make test-all` does beyond `make test`; make test-browser is a part of that: Debian's chromium, npm
@@ -13,7 +13,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder --durations=15
 
-.PHONY: train train-ddp lab notebooks course-html test test-fast test-all test-rest test-browser lint pics demo clean
+.PHONY: train train-ddp lab notebooks course-html test test-fast test-all test-rest test-browser lint pics docs demo clean
 
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
@@ -57,6 +57,11 @@ pics: .venv/ready
 	@test -f runs/drawn_faces/model.pt || $(MAKE) train
 	@test -f runs/softmax/model.pt || $(MAKE) train ARGS="loss=softmax output=runs/softmax"
 	$(BIN)/python pics/make_pics.py
+
+docs: .venv/ready
+	$(BIN)/python -m sphinx --quiet --jobs auto docs build/docs
+	$(BIN)/python notebooks/make_notebooks.py --html build/docs/course
+	@echo "open build/docs/index.html"
 
 demo: .venv/ready
 	@test -f runs/drawn_faces/model.pt || $(MAKE) train

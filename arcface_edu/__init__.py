@@ -14,6 +14,8 @@ from arcface_edu.heads import MarginSoftmax, PartialFC
 from arcface_edu.models import build_model
 from arcface_edu.models.weights import load_model
 
+__version__ = "0.2.0"
+
 __all__ = [
     "MarginSoftmax",
     "PartialFC",

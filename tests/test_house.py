@@ -1,4 +1,4 @@
-"""The house itself: every version stands in one place, and every command of README exists."""
+"""The house itself: every version stands in one place, and every command of README and docs exists."""
 
 import re
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CARD = {"torch", "torchvision", "matplotlib", "easydict", "numpy", "tqdm", "pillow"}  # the course has an extra
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def requirements(text):
@@ -50,15 +51,15 @@ def test_ci_runs_the_test_command_of_the_readme_and_then_the_rest():
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-def readme_commands():
-    text = (ROOT / "README.md").read_text()
+def page_commands():
+    text = "\n".join(path.read_text() for path in PAGES)
     blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
-def test_make_targets_in_the_readme_exist():
+def test_make_targets_of_the_pages_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {command.split()[1] for command in readme_commands() if command.startswith("make ")}
+    named = {command.split()[1] for command in page_commands() if command.startswith("make ")}
     assert named
     assert named <= targets
 
@@ -72,8 +73,15 @@ def test_help_is_there_for_every_command(module):
     assert f"-m arcface_edu.{module}" in done.stdout
 
 
-def test_pictures_in_the_readme_exist():
-    named = re.findall(r"\((pics/[^)]+)\)|src=\"(pics/[^\"]+)\"", (ROOT / "README.md").read_text())
-    assert named
-    for path in (first or second for first, second in named):
-        assert (ROOT / path).is_file(), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_and_pictures_of_the_pages_exist(page):
+    named = re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", page.read_text())
+    named = [first or second for first, second in named]
+    for path in (path for path in named if not path.startswith("http")):
+        assert (page.parent / path).is_file(), path
+
+
+def test_readme_has_pictures_and_is_short():
+    text = (ROOT / "README.md").read_text()
+    assert "(pics/" in text
+    assert len(text.splitlines()) <= 200
