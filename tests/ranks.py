@@ -7,6 +7,8 @@ Each is a new process, forked from the server: nothing of one test is left in it
 import multiprocessing
 import os
 import pickle
+import runpy
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +85,17 @@ def be_rank(variables: dict[str, str], streams: Sequence[Path], work: Callable[.
     torch.set_num_threads(1)  # or four processes with a thread per core would get in each other's way
     value = work(*arguments)
     streams[2].write_bytes(pickle.dumps(value))
+
+
+def run_module(name: str, words: Sequence[str]) -> None:
+    """Be `python -m name words`, in a process of run_ranks: the package is imported anew."""
+    sys.argv = [name, *words]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def run_code(code: str) -> None:
+    """Be `python -c code`."""
+    exec(code, {"__name__": "__main__"})
 
 
 def read_value(path: Path) -> Any:
