@@ -6,6 +6,7 @@
 # make train-ddp   the same training shared by two processes on this machine
 # make demo    the page in docs/demo anew: its network, its faces, and with npm the program that runs it
 # make test-rest   what `make test-all` does beyond `make test`; make test-browser is a part of that: Debian's chromium, npm
+# make mutants   whether the tests notice the deliberate faults of tests/mutants.py; ARGS="margin" those of that name
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -13,7 +14,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder --durations=15
 
-.PHONY: train train-ddp lab notebooks course-html test test-fast test-all test-rest test-browser lint pics docs demo clean
+.PHONY: train train-ddp lab notebooks course-html test test-fast test-all test-rest test-browser mutants lint pics docs demo clean
 
 train: .venv/ready
 	$(BIN)/python -m arcface_edu.train $(ARGS)
@@ -47,6 +48,9 @@ test-rest: .venv/ready
 
 test-browser: .venv/ready
 	$(PYTEST) --dist loadgroup -m browser
+
+mutants: .venv/ready
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check --quiet .

@@ -48,7 +48,8 @@ def test_colour_modes(mode, kind, colour):
 
 @pytest.mark.parametrize("kind", ["PNG", "PPM", "TIFF"])
 def test_sixteen_bits(kind):
-    image = decode(encoded(Image.fromarray(np.full((8, 8), 40_000, np.uint16)), kind))
+    source = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
+    image = decode(encoded(source.convert("I") if kind == "PPM" else source, kind))  # Pillow 10 writes no other PGM
     np.testing.assert_array_equal(image, np.full((3, 8, 8), 40_000 // 256))
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arcface_edu.heads import MARGINS, target_logit
@@ -72,6 +72,8 @@ def test_past_the_turn_stands_the_usual_line():
 
 @pytest.mark.parametrize("gradient", ["straight-through", "exact"])
 @given(st.floats(-1.0001, 1.0001), st.sampled_from(MIXED))
+@example(1.0001, (1.0, 0.5, 0.0))
+@example(-1.0001, (1.0, 0.5, 0.0))
 def test_finite_everywhere_even_where_rounding_leaves_the_interval(gradient, value, margin):
     cosine = torch.tensor([value], dtype=torch.float32, requires_grad=True)
     logit = target_logit(cosine, margin, gradient)

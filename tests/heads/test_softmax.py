@@ -4,7 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
+from ranks import run_on_ranks
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.heads import MARGINS, MarginSoftmax, Softmax
@@ -164,3 +167,21 @@ def test_batch_of_one():
 def test_impossible_options_are_refused(options):
     with pytest.raises(ConfigError):
         MarginSoftmax(4, 3, **options)
+
+
+def softmax_of_a_part():
+    """The loss of this rank's part of five images, and the gradient of the centres behind DistributedDataParallel."""
+    torch.manual_seed(0)
+    head, images, labels = Softmax(8, 3), torch.randn(5, 8), torch.tensor([0, 1, 2, 1, 1])
+    trained, own = head, slice(None)
+    if dist.is_initialized():
+        trained, own = DistributedDataParallel(head), slice(0, 4) if dist.get_rank() == 0 else slice(4, 5)
+    loss = trained(images[own], labels[own])
+    loss.backward()
+    return loss.detach(), head.weight.grad, head.bias.grad
+
+
+def test_plain_softmax_on_ranks_with_unlike_batches_is_that_of_one_process():
+    expected = softmax_of_a_part()
+    for found in run_on_ranks(softmax_of_a_part, [2])[2]:
+        torch.testing.assert_close(found, expected)

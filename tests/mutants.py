@@ -1,0 +1,625 @@
+"""Small deliberate faults, each of which some test has to notice: what none notices, no test proves.
+
+    make mutants                      every fault, in a few minutes on two cores
+    make mutants ARGS="margin unpick" the faults with one of these words in their name
+
+A fault is put into a copy of the tree, the tests that should notice it run there, and it is taken out again. A new
+capability brings its faults along. When one survives, a test is missing or too weak; the fault is right as it is.
+"""
+
+import multiprocessing
+import os
+import queue
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("arcface_edu", "tests", "notebooks", "pyproject.toml")  # what the tests below read
+WORKERS = 2
+TIMEOUT = 300  # seconds for the tests of one fault
+QUIET = ["-x", "-q", "--no-header", "--tb=line", "-pno:cacheprovider", "-pno:xdist"]
+
+# Each run of tests is a new process, forked from a server that has imported PyTorch once.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch", "torchvision", "torch.distributed.checkpoint", "matplotlib.pyplot", "pytest"])
+
+
+class Mutant(NamedTuple):
+    """A fault: `old`, which stands once in the package's file `path`, becomes `new`, and `tests` should notice."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: str  # files of tests and tests in them, between blanks, below tests/
+
+
+MUTANTS = [
+    # --- the margin and the heads
+    Mutant(
+        "angular margin with the wrong sign",
+        "heads/margins.py",
+        "m1 * torch.acos(cosine) + m2",
+        "m1 * torch.acos(cosine) - m2",
+        "heads/test_margins.py",
+    ),
+    Mutant(
+        "cosine margin dropped",
+        "heads/margins.py",
+        "torch.acos(cosine) + m2) - m3",
+        "torch.acos(cosine) + m2)",
+        "heads/test_margins.py",
+    ),
+    Mutant(
+        "margin: cosines that rounding leaves beyond 1 become nan",
+        "heads/margins.py",
+        "margin_formula(cosine.clamp(-1, 1), margin)",
+        "margin_formula(cosine, margin)",
+        "heads/test_margins.py",
+    ),
+    Mutant(
+        "margin: exact gradient rewards a worse angle past pi",
+        "heads/margins.py",
+        "torch.where(cosine > turn, logit,",
+        "torch.where(cosine > -2, logit,",
+        "heads/test_margins.py",
+    ),
+    Mutant(
+        "margin on all classes",
+        "heads/softmax.py",
+        "logsigmoid(marked - math.log(2) * others)",
+        "logsigmoid(marked - radius * math.log(2) * target_logit(others / radius, self.margin))",
+        "heads/test_softmax.py",
+    ),
+    Mutant(
+        "scale left out of the target logit",
+        "heads/softmax.py",
+        "marked = self.scale * target_logit(",
+        "marked = target_logit(",
+        "heads/test_softmax.py",
+    ),
+    Mutant(
+        "logged angle is that with the margin",
+        "heads/softmax.py",
+        "self.target_cosine = cosine.detach()",
+        "self.target_cosine = target_logit(cosine, self.margin).detach()",
+        "heads/test_softmax.py::test_target_cosine_is_without_margin",
+    ),
+    Mutant(
+        "running maximum of the chunks not taken into account",
+        "heads/chunked.py",
+        "total.mul_(torch.exp2(top - higher)).add_(",
+        "total.add_(",
+        "heads/test_chunked.py",
+    ),
+    Mutant(
+        "gradient of a centre keeps its part along the centre",
+        "heads/chunked.py",
+        "grad_chunk.addcmul_(centres, along[:, None], value=-1)",
+        "grad_chunk.addcmul_(centres, along[:, None], value=0)",
+        "heads/test_chunked.py",
+    ),
+    Mutant(
+        "filtered classes still get a gradient",
+        "heads/chunked.py",
+        "grad.masked_fill_(logits > threshold, 0)",
+        "grad",
+        "heads/test_chunked.py",
+    ),
+    # --- classes spread over ranks
+    Mutant(
+        "factor of the world size dropped",
+        "heads/partial_fc.py",
+        "own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None, None",
+        "own[: ctx.sizes[dist.get_rank()]], None, None",
+        "heads/test_partial_fc.py::test_behind_ddp_a_backbone_gets_the_gradient_of_one_process",
+    ),
+    Mutant(
+        "factor of the world size dropped in plain softmax",
+        "heads/softmax.py",
+        "total * dist.get_world_size() / count",
+        "total / count",
+        "heads/test_softmax.py::test_plain_softmax_on_ranks_with_unlike_batches_is_that_of_one_process",
+    ),
+    Mutant(
+        "classes of the last shard lost",
+        "heads/partial_fc.py",
+        "share = -(-num_classes // self.world_size)",
+        "share = num_classes // self.world_size",
+        "heads/test_partial_fc.py::test_loss_and_every_gradient_equal_the_plain_version",
+    ),
+    Mutant(
+        "positives not sampled",
+        "heads/partial_fc.py",
+        "positives = positives.unique()",
+        "positives = positives.unique()[:0]",
+        "heads/test_partial_fc.py::test_a_sample_is_the_share_and_holds_everybody_in_the_batch",
+    ),
+    Mutant(
+        "others sampled with a seed that the ranks share",
+        "heads/partial_fc.py",
+        "default_rng([self.seed, self.rank, self.samples_drawn])",
+        "default_rng([self.seed, 0, self.samples_drawn])",
+        "heads/test_partial_fc.py::test_others_are_drawn_evenly_and_anew_at_each_step_and_rank",
+    ),
+    Mutant(
+        "samples begin anew at a resume",
+        "heads/partial_fc.py",
+        "self.samples_drawn = int(state)",
+        "self.samples_drawn = 0",
+        "heads/test_partial_fc.py::test_state_dict_is_the_whole_table_and_brings_back_weights_and_the_next_sample",
+    ),
+    Mutant(
+        "momentum of a sampled centre forgotten",
+        "training/row_optim.py",
+        'state["momentum_buffer"][rows] = step',
+        "pass",
+        "training/test_row_optim.py",
+    ),
+    Mutant(
+        "rows share one count of AdamW's steps",
+        "training/row_optim.py",
+        'state["row_steps"][rows] + 1',
+        'state["row_steps"].max() + torch.ones_like(state["row_steps"][rows])',
+        "training/test_row_optim.py",
+    ),
+    # --- the step, its optimizer and its schedule
+    Mutant(
+        "dropout with a seed that the ranks share",
+        "training/learner.py",
+        "torch.manual_seed(config.seed + world.rank)",
+        "torch.manual_seed(config.seed)",
+        "training/test_learner.py",
+    ),
+    Mutant(
+        "weight decay on BN",
+        "training/optim.py",
+        "(nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.PReLU)",
+        "(nn.LayerNorm, nn.PReLU)",
+        "training/test_optim.py::test_decay_spares_bn_prelu_and_biases",
+    ),
+    Mutant(
+        "rate of the step recipe without the ranks",
+        "training/optim.py",
+        "peak = config.lr * total_batch / 512",
+        "peak = config.lr * config.batch_size * config.gradient_acc / 512",
+        "training/test_optim.py",
+    ),
+    Mutant(
+        "rate drops a step late",
+        "training/optim.py",
+        "sum(step >= at for at in",
+        "sum(step > at for at in",
+        "training/test_optim.py",
+    ),
+    Mutant(
+        "warm-up begins at the peak",
+        "training/optim.py",
+        "self.peak * (step + 1) / (self.warmup_steps + 1)",
+        "self.peak",
+        "training/test_optim.py",
+    ),
+    Mutant(
+        "gradient clipped before it is unscaled",
+        "training/learner.py",
+        "self.scaler.unscale_(self.optimizer)",
+        "pass",
+        "training/test_learner.py::test_the_gradient_norm_is_that_before_clipping",
+    ),
+    Mutant(
+        "gradients of accumulated batches summed instead of averaged",
+        "train.py",
+        "learner.backward(loss / config.gradient_acc)",
+        "learner.backward(loss)",
+        "test_train.py::test_gradient_accumulation_equals_the_big_batch",
+    ),
+    Mutant(
+        "a skipped step of fp16 moves the schedule on",
+        "train.py",
+        "updates += moved",
+        "updates += 1",
+        "test_train.py",
+    ),
+    Mutant(
+        "BN statistics summed over ranks",
+        "training/distributed.py",
+        "sum_over_ranks(torch.cat(statistics)) / dist.get_world_size()",
+        "sum_over_ranks(torch.cat(statistics))",
+        "training/test_distributed.py",
+    ),
+    Mutant(
+        "BN takes a checkpointed batch in twice",
+        "models/recompute.py",
+        "norm.momentum = 0.0",
+        "pass",
+        "models/test_build_model.py::test_gradient_checkpointing_changes_nothing_but_memory",
+    ),
+    Mutant(
+        "configs that differ between ranks go unnoticed",
+        "training/distributed.py",
+        "if theirs.get(key) != value:",
+        "if key not in theirs:",
+        "test_ddp.py::test_different_configs_are_named_by_rank_and_key",
+    ),
+    # --- checkpoints and resuming
+    Mutant(
+        "momentum lost at resume",
+        "training/checkpoint.py",
+        "part.load_state_dict(saved[name])",
+        'part.load_state_dict(saved[name] | ({"state": {}} if name == "optimizer" else {}))',
+        "training/test_optim.py test_train.py",
+    ),
+    Mutant(
+        "scaler state not saved",
+        "training/learner.py",
+        "optimizer=self.optimizer, scaler=self.scaler)",
+        "optimizer=self.optimizer)",
+        "training/test_learner.py training/test_checkpoint.py",
+    ),
+    Mutant(
+        "random generators not restored",
+        "training/checkpoint.py",
+        'torch.set_rng_state(saved["rng"][rank].clone())',
+        "pass",
+        "test_train.py::test_killed_at_any_moment_and_resumed_it_ends_where_the_uninterrupted_run_ends",
+    ),
+    Mutant(
+        "checkpoint written under its own name",
+        "training/checkpoint.py",
+        'path, path.with_suffix(".tmp"), keep',
+        "path, path, keep",
+        "training/test_checkpoint.py",
+    ),
+    Mutant(
+        "one checkpoint more removed than asked for",
+        "training/checkpoint.py",
+        "[: -self.keep] if self.keep",
+        "[: 1 - self.keep or None] if self.keep",
+        "training/test_checkpoint.py",
+    ),
+    Mutant(
+        "unpickler of checkpoints admits one name more",
+        "training/safe_reader.py",
+        '"torch": ("Size",),',
+        '"torch": ("Size",), "builtins": ("getattr",),',
+        "training/test_checkpoint.py",
+    ),
+    Mutant(
+        "weights loaded by a pickle that may run code",
+        "models/weights.py",
+        'map_location="cpu", weights_only=True',
+        'map_location="cpu", weights_only=False',
+        "models/test_weights.py",
+    ),
+    Mutant(
+        "lines of a log that are done again stay",
+        "training/metrics.py",
+        'if line["step"] <= up_to_step]',
+        "]",
+        "training/test_metrics.py",
+    ),
+    Mutant(
+        "sums of the log counted once a rank after a resume",
+        "training/metrics.py",
+        "if alone() or dist.get_rank() == 0:",
+        "if True:",
+        "training/test_metrics.py",
+    ),
+    Mutant(
+        "stopped by a signal it exits as if done",
+        "training/stopping.py",
+        "signal.Signals(number).name, 128 + number",
+        "signal.Signals(number).name, 0",
+        "training/test_stopping.py",
+    ),
+    # --- files and data
+    Mutant(
+        "a rename that is not atomic",
+        "io.py",
+        'beside = path.with_name(f".{path.name}")',
+        "beside = path",
+        "test_io.py",
+    ),
+    Mutant(
+        "BGR for RGB in a PNG",
+        "data/images.py",
+        'np.array(image.convert("RGB"))).permute(2, 0, 1)',
+        'np.array(image.convert("RGB"))).permute(2, 0, 1).flip(0)',
+        "data/test_images.py",
+    ),
+    Mutant(
+        "BGR for RGB in a JPEG",
+        "data/images.py",
+        "ImageReadMode.RGB, apply_exif_orientation=True)",
+        "ImageReadMode.RGB, apply_exif_orientation=True).flip(0)",
+        "data/test_images.py",
+    ),
+    Mutant(
+        "orientation that the camera noted is ignored",
+        "data/images.py",
+        "apply_exif_orientation=True",
+        "apply_exif_orientation=False",
+        "data/test_images.py::test_the_camera_was_held_upright",
+    ),
+    Mutant(
+        "pixels of the input from -1 to 0.99",
+        "data/images.py",
+        ".sub_(127.5).div_(127.5)",
+        ".sub_(127.5).div_(128)",
+        "data/test_images.py::test_input_range",
+    ),
+    Mutant(
+        "mirrored upside down",
+        "data/loader.py",
+        "pixels.flip(2)",
+        "pixels.flip(1)",
+        "data/test_loader.py::test_augment_mirrors_the_chosen_and_normalises_all",
+    ),
+    Mutant(
+        "ranks read the same images",
+        "data/loader.py",
+        "(place * self.world_size + self.rank) * self.batch_size",
+        "(place * self.world_size) * self.batch_size",
+        "data/test_loader.py",
+    ),
+    Mutant(
+        "every epoch in the same order",
+        "data/loader.py",
+        "generator=seeded(self.seed, epoch)",
+        "generator=seeded(self.seed)",
+        "data/test_loader.py",
+    ),
+    Mutant(
+        "every step mirrors alike",
+        "data/loader.py",
+        "seeded(seed, step, 1)",
+        "seeded(seed, 1)",
+        "data/test_loader.py::test_mirrors_are_drawn_per_step_and_about_half",
+    ),
+    Mutant(
+        "magic word within a record lost",
+        "data/recordio.py",
+        "MAGIC_BYTES.join(parts)",
+        'b"".join(parts)',
+        "data/test_recordio.py",
+    ),
+    Mutant(
+        "records padded to 8 bytes instead of 4",
+        "data/recordio.py",
+        "(length + 3) // 4 * 4",
+        "(length + 7) // 8 * 8",
+        "data/test_recordio.py::test_reads_what_mxnet_wrote",
+    ),
+    Mutant(
+        "unpickler of pairs admits one name more",
+        "data/bins.py",
+        '"__builtin__.bytes": _bytes,',
+        '"__builtin__.bytes": _bytes, "builtins.bytearray": bytearray,',
+        "data/test_bins.py",
+    ),
+    Mutant(
+        "people who were held out are trained on",
+        "data/folder.py",
+        "return dict(people[:kept]), dict(people[kept:])",
+        "return dict(people), dict(people[kept:])",
+        "data/test_folder.py::test_held_out_people_are_in_no_training",
+    ),
+    Mutant(
+        "alignment admits a mirror",
+        "data/alignment/align.py",
+        "np.array([[a, -b], [b, a]])",
+        "np.array([[a, b], [b, -a]])",
+        "data/alignment/test_align.py",
+    ),
+    # --- networks
+    Mutant(
+        "stride in the first convolution of a block",
+        "models/iresnet.py",
+        "nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)",
+        "nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)",
+        "models/test_iresnet.py",
+    ),
+    Mutant(
+        "gain of the last BN learns",
+        "models/iresnet.py",
+        "self.features.weight.requires_grad_(False)",
+        "pass",
+        "models/test_iresnet.py::test_gain_of_the_last_bn_is_frozen_at_one",
+    ),
+    Mutant(
+        "embedding computed in bf16",
+        "models/iresnet.py",
+        "with torch.autocast(x.device.type, enabled=False):",
+        "if True:",
+        "models/test_build_model.py::test_embedding_is_float32_also_under_autocast",
+    ),
+    # --- protocols
+    Mutant(
+        "<= for < in the protocol",
+        "evaluation/verification.py",
+        'thresholds, side="left")',
+        'thresholds, side="right")',
+        "evaluation/test_verification.py::test_a_pair_at_the_threshold_is_not_accepted",
+    ),
+    Mutant(
+        "folds shuffled",
+        "evaluation/verification.py",
+        "zip(np.array_split(distances, folds), np.array_split(is_same, folds), strict=True)",
+        "zip([distances[i::folds] for i in range(folds)], [is_same[i::folds] for i in range(folds)], strict=True)",
+        "evaluation/test_verification.py::test_the_protocol_equals_its_loops",
+    ),
+    Mutant(
+        "threshold chosen on the fold that it judges",
+        "evaluation/verification.py",
+        "np.argmax(correct.sum(0) - correct, axis=1)",
+        "np.argmax(correct.sum(0) + 0 * correct, axis=1)",
+        "evaluation/test_verification.py::test_the_protocol_equals_its_loops",
+    ),
+    Mutant(
+        "embedding without the mirror",
+        "evaluation/verification.py",
+        "embeddings = embeddings + model(faces.flip(3)).float()",
+        "embeddings = embeddings + model(faces).float()",
+        "evaluation/test_verification.py::test_embed_adds_the_mirror_in_eval_mode_and_restores_the_modes",
+    ),
+    Mutant(
+        "embedding in training mode",
+        "evaluation/verification.py",
+        "    model.eval()\n",
+        "    model.train()\n",
+        "evaluation/test_verification.py::test_embed_adds_the_mirror_in_eval_mode_and_restores_the_modes",
+    ),
+    Mutant(
+        "TAR at the FAR above instead of the nearest",
+        "evaluation/roc.py",
+        "nearest = min((above, below), key=lambda i: abs(fprs[i] - far))",
+        "nearest = above",
+        "evaluation/test_verification.py::test_tar_at_far_is_the_last_nearest_point_of_the_roc",
+    ),
+    Mutant(
+        "every frame of a video counts as a photograph",
+        "evaluation/ijb.py",
+        "np.repeat(1 / images_of_medium, images_of_medium)",
+        "np.repeat(1 / np.ones_like(images_of_medium), images_of_medium)",
+        "evaluation/test_ijb.py",
+    ),
+    Mutant(
+        "a draw counts as a hit",
+        "evaluation/identification.py",
+        "rank[part] = (scores >= own[part, None]).sum(1)",
+        "rank[part] = 1 + (scores > own[part, None]).sum(1)",
+        "evaluation/test_identification.py",
+    ),
+    Mutant(
+        "a centre is its own nearest neighbour",
+        "evaluation/angle_stats.py",
+        "cosines.diagonal(start).fill_(-2)",
+        "cosines.diagonal(start).fill_(2)",
+        "evaluation/test_angle_stats.py",
+    ),
+    Mutant(
+        "exported graph without the mirror",
+        "exporting/to_onnx.py",
+        "torch.cat([faces, faces.flip(3)])",
+        "torch.cat([faces, faces])",
+        "test_export.py::test_the_whole_embedding",
+    ),
+    # --- configs
+    Mutant(
+        "a misspelt key is passed over",
+        "config.py",
+        "if key not in ELSEWHERE:",
+        "if key in KEYS:",
+        "test_config.py::test_slips_on_the_command_line",
+    ),
+]
+
+
+def main(words: list[str]) -> int:
+    """Try the faults whose name has one of `words`, or all; say which survive. Return the exit status."""
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    if not chosen:
+        print(f"no fault has {' or '.join(map(repr, words))} in its name; tests/mutants.py lists them.")
+        return 2
+    os.environ |= dict(OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")  # bytecode knows a change by the second
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(WORKERS) as pool:
+        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(WORKERS):
+            trees.put(copy_tree(Path(folder, str(number))))
+
+        sound = {pool.submit(run_tests, trees, tests): file for file, tests in tests_by_file(chosen).items()}
+        for job in progress_of(sound, "their tests on the code as it is"):
+            status, said = job.result()
+            if status:
+                pool.shutdown(cancel_futures=True)
+                print(f"{said}\n{sound[job]} does not pass on the code as it is, so it proves nothing: mend it first.")
+                return 2
+
+        unnoticed = []
+        faulty = {pool.submit(run_tests, trees, mutant.tests.split(), mutant): mutant.name for mutant in chosen}
+        for job in progress_of(faulty, "faults"):
+            status, said = job.result()
+            if status != 1:  # 0: all passed; another: no test came to its end, so that the fault itself is no good
+                unnoticed.append(faulty[job])
+            verdict = {0: "SURVIVES", 1: "noticed"}.get(status, f"UNDECIDED ({' '.join(said.split()[-20:])})")
+            tqdm.write(f"{verdict:<9} {faulty[job]}")
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} faults noticed in {time.perf_counter() - began:.0f} s")
+    if unnoticed:
+        print(f"Not noticed: {'; '.join(unnoticed)}. Add a test that fails with each, and name it in tests/mutants.py.")
+    return bool(unnoticed)
+
+
+def progress_of(jobs: dict[Future, str], what: str) -> tqdm:
+    """Return the jobs as they end, with a progress bar."""
+    return tqdm(as_completed(jobs), total=len(jobs), desc=what, dynamic_ncols=True)
+
+
+def copy_tree(tree: Path) -> Path:
+    """Copy to `tree` what the tests need, and return it."""
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.ipynb"))
+        else:
+            shutil.copy(ROOT / part, tree / part)
+    return tree
+
+
+def tests_by_file(mutants: list[Mutant]) -> dict[str, list[str]]:
+    """Return all tests that should notice the faults, by their file, each once."""
+    files: dict[str, set[str]] = {}
+    for test in " ".join(mutant.tests for mutant in mutants).split():
+        files.setdefault(test.split("::")[0], set()).add(test)
+    return {file: [file] if file in tests else sorted(tests) for file, tests in sorted(files.items())}
+
+
+def run_tests(
+    trees: "queue.SimpleQueue[Path]", tests: list[str], mutant: Mutant | None = None
+) -> tuple[int | None, str]:
+    """Run tests in a tree that is free, up to the first that fails. Return pytest's exit status, and what it printed.
+
+    Args:
+        mutant: A fault that is in the tree meanwhile.
+    """
+    tree = trees.get()
+    said = tree / "said.txt"
+    path = tree / "arcface_edu" / (mutant.path if mutant else "__init__.py")
+    right = path.read_text()
+    try:
+        if mutant:
+            path.write_text(right.replace(mutant.old, mutant.new))
+        process = SERVER.Process(target=be_pytest, args=(tree, [f"tests/{test}" for test in tests], said))
+        process.start()
+        process.join(TIMEOUT)
+        if process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+        return process.exitcode, said.read_text()
+    finally:
+        path.write_text(right)
+        trees.put(tree)
+
+
+def be_pytest(tree: Path, tests: list[str], said: Path) -> None:
+    """Be the process that runs tests in a tree: its package is imported, and that of no other place."""
+    os.setsid()  # so that what the tests start can be killed with them
+    os.chdir(tree)
+    output = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(output, number)
+    sys.path[:] = [str(tree), *(place for place in sys.path if place not in ("", str(ROOT), str(ROOT / "tests")))]
+    os.environ["PYTHONPATH"] = str(tree)
+    sys.exit(pytest.main([*QUIET, *tests]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
