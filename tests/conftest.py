@@ -1,6 +1,9 @@
 """Small sets of drawn faces that several tests share, the order of the files, and no log left to the next test."""
 
 import logging
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in make; before PyTorch is imported
 
 import pytest
 

@@ -7,9 +7,12 @@ Each is a new process, forked from the server: nothing of one test is left in it
 import multiprocessing
 import os
 import pickle
+import runpy
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +24,7 @@ SERVER = multiprocessing.get_context("forkserver")
 # Not the package itself, so that each process imports it anew, which takes a tenth of a second.
 SERVER.set_forkserver_preload(["torch", "torchvision", "torch.distributed.checkpoint", "matplotlib.pyplot", "numpy"])
 
+STREAMS = ("said", "errors", "value")
 OF_TORCHRUN = ("RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
 
 
@@ -36,42 +40,71 @@ class Rank(NamedTuple):
 def run_ranks(
     size: int, work: Callable[..., Any], *arguments: Any, timeout: float = 120, **environment: str
 ) -> list[Rank]:
-    """Call work(*arguments) in `size` processes with the variables that torchrun sets; one alone has none of them.
+    """Call work(*arguments) in `size` processes and wait for their end: `start_ranks`, in seconds at most `timeout`."""
+    return start_ranks(size, work, *arguments, **environment).finish(timeout)
+
+
+def start_ranks(size: int, work: Callable[..., Any], *arguments: Any, **environment: str) -> "Ranks":
+    """Start `size` processes that call work(*arguments) with the variables of torchrun; one alone has none of them.
 
     Args:
         size: The number of processes.
         work: A function of a module.
-        timeout: Seconds until all are killed and TimeoutError is raised.
         environment: More variables.
     """
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False) if size > 1 else None
-    with tempfile.TemporaryDirectory() as folder:
-        ranks = []
-        for rank in range(size):
-            variables = {name: value for name, value in os.environ.items() if not name.startswith(OF_TORCHRUN)}
-            if store:
-                place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, LOCAL_WORLD_SIZE=size, GROUP_RANK=0)
-                meet = dict(MASTER_ADDR="localhost", MASTER_PORT=store.port, TORCHELASTIC_USE_AGENT_STORE="True")
-                life = dict(TORCHELASTIC_RESTART_COUNT=0, TORCHELASTIC_ERROR_FILE=f"{folder}/attempt_0/{rank}/e.json")
-                variables |= {name: str(value) for name, value in (place | meet | life).items()}
-            variables |= environment
-            streams = [Path(folder, f"{rank}_{name}") for name in ("said", "errors", "value")]
-            process = SERVER.Process(target=be_rank, args=(variables, streams, work, arguments), daemon=False)
-            process.start()
-            ranks.append((process, *streams))
+    ranks = Ranks(store, tempfile.TemporaryDirectory(), [])
+    folder = ranks.folder.name
+    for rank in range(size):
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(OF_TORCHRUN)}
+        if store:
+            place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, LOCAL_WORLD_SIZE=size, GROUP_RANK=0)
+            meet = dict(MASTER_ADDR="localhost", MASTER_PORT=store.port, TORCHELASTIC_USE_AGENT_STORE="True")
+            life = dict(TORCHELASTIC_RESTART_COUNT=0, TORCHELASTIC_ERROR_FILE=f"{folder}/attempt_0/{rank}/e.json")
+            variables |= {name: str(value) for name, value in (place | meet | life).items()}
+        streams = [Path(folder, f"{rank}_{name}") for name in STREAMS]
+        for path in streams:
+            path.touch()
+        process = SERVER.Process(target=be_rank, args=(variables | environment, streams, work, arguments))
+        process.start()
+        ranks.processes.append(process)
+    return ranks
+
+
+@dataclass
+class Ranks:
+    """Processes that were started together."""
+
+    store: dist.TCPStore | None  # where they meet; it has to live as long as they do
+    folder: tempfile.TemporaryDirectory
+    processes: list[Any]
+
+    def alive(self) -> bool:
+        return any(process.is_alive() for process in self.processes)
+
+    def send(self, number: int) -> None:
+        """Send each process a signal."""
+        for process in self.processes:
+            os.kill(process.pid, number)
+
+    def finish(self, timeout: float = 120) -> list[Rank]:
+        """Wait for the end of all.  raises: TimeoutError with what they said, after these seconds; they are killed."""
         until = time.monotonic() + timeout
-        for process, *_ in ranks:
+        for process in self.processes:
             process.join(max(0.0, until - time.monotonic()))
-        if hung := [rank for rank, (process, *_) in enumerate(ranks) if process.is_alive()]:
-            for process, *_ in ranks:
-                process.kill()
-                process.join()
-            errors = "\n".join(path.read_text() for _, _, path, _ in ranks)
-            raise TimeoutError(f"ranks {hung} of {size} have not ended in {timeout:g} s:\n{errors}")
-        return [
-            Rank(process.exitcode, said.read_text(), errors.read_text(), read_value(value))
-            for process, said, errors, value in ranks
-        ]
+        hung = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
+        for process in self.processes:
+            process.kill()
+            process.join()
+        with self.folder as folder:
+            files = [[Path(folder, f"{rank}_{name}") for name in STREAMS] for rank in range(len(self.processes))]
+            if hung:
+                errors = "\n".join(path.read_text() for _, path, _ in files)
+                raise TimeoutError(f"ranks {hung} of {len(files)} have not ended in {timeout:g} s:\n{errors}")
+            return [
+                Rank(process.exitcode, said.read_text(), errors.read_text(), read_value(value))
+                for process, (said, errors, value) in zip(self.processes, files, strict=True)
+            ]
 
 
 def be_rank(variables: dict[str, str], streams: Sequence[Path], work: Callable[..., Any], arguments: tuple) -> None:
@@ -85,8 +118,19 @@ def be_rank(variables: dict[str, str], streams: Sequence[Path], work: Callable[.
     streams[2].write_bytes(pickle.dumps(value))
 
 
+def run_module(name: str, words: Sequence[str]) -> None:
+    """Be `python -m name words`, in a process of run_ranks: the package is imported anew."""
+    sys.argv = [name, *words]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def run_code(code: str) -> None:
+    """Be `python -c code`."""
+    exec(code, {"__name__": "__main__"})
+
+
 def read_value(path: Path) -> Any:
-    return pickle.loads(path.read_bytes()) if path.exists() else None
+    return pickle.loads(path.read_bytes()) if path.stat().st_size else None
 
 
 def run_on_ranks(work: Callable[[], Any], world_sizes: Sequence[int]) -> dict[int, list[Any]]:

@@ -1,6 +1,5 @@
 """`python -m arcface_edu.dataset`: photos to training data and pairs, and a sentence where that cannot be."""
 
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ranks import run_module, run_ranks
 
 from arcface_edu import dataset
 from arcface_edu.data.alignment import landmarks
@@ -223,11 +223,9 @@ def test_sentences(photos, tmp_path, capsys):
 
 
 def test_as_a_program(capsys):
-    done = subprocess.run(
-        [sys.executable, "-m", "arcface_edu.dataset", "inspect", "no"], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "arcface_edu: no is not a folder: name one that holds a folder of photos per person.\n"
+    (program,) = run_ranks(1, run_module, "arcface_edu.dataset", ["inspect", "no"])
+    assert (program.status, program.said) == (2, "")
+    assert program.errors == "arcface_edu: no is not a folder: name one that holds a folder of photos per person.\n"
     for arguments in (["--help"], ["draw", "--help"], ["pack", "--help"], ["pairs", "--help"], ["inspect", "--help"],
                       ["detect", "--help"], ["align", "--help"]):  # fmt: skip
         with pytest.raises(SystemExit) as left:

@@ -204,13 +204,20 @@ def test_a_rank_that_hangs_is_named_after_the_time_out(words):
     assert "resume=True" in complaint
 
 
-def test_loss_curve_of_the_default_run_is_that_of_one_process(tmp_path):
+@pytest.mark.parametrize(
+    "few",
+    [
+        pytest.param(["draw_identities=100", "draw_photos=6", "frequent=9"], id="100 people"),
+        pytest.param(["draw_photos=4", "frequent=31"], id="500 people", marks=pytest.mark.full),
+    ],
+)
+def test_loss_curve_of_the_default_run_is_that_of_one_process(few, tmp_path):
     """Alike, and not the same: BN normalises over 32 images of a process instead of 64."""
     curves = []
     for processes in (1, 2):
-        few = ["draw_photos=4", "draw_pairs=60", "num_epoch=4", "frequent=31", "num_workers=0"]
-        words = ["drawn_faces", f"batch_size={64 // processes}", f"output=run_{processes}", *few]
-        for rank in run_ranks(processes, main_in_folder, tmp_path, words, timeout=600):
+        output = f"output=run_{processes}"
+        words = ["drawn_faces", f"batch_size={64 // processes}", output, *few, "draw_pairs=60", "num_epoch=4"]
+        for rank in run_ranks(processes, main_in_folder, tmp_path, [*words, "num_workers=0"], timeout=600):
             assert rank.status == 0, rank.errors
         lines = read_metrics(tmp_path / f"run_{processes}" / "metrics.jsonl")
         curves.append([line for line in lines if "loss" in line])

@@ -2,14 +2,13 @@
 
 import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ranks import run_code, run_module, run_ranks
 from torch.nn import functional as F
 
 from arcface_edu import build_model, embed
@@ -165,8 +164,8 @@ def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys, c
 
 
 def test_as_a_program_and_the_function_stays_a_function(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "arcface_edu.embed", "no", "no", "-o", "x.npy"], capture_output=True)
-    assert done.returncode == 2 and done.stderr.decode().startswith("arcface_edu: no does not exist")
+    (program,) = run_ranks(1, run_module, "arcface_edu.embed", ["no", "no", "-o", "x.npy"])
+    assert program.status == 2 and program.errors.startswith("arcface_edu: no does not exist")
     code = "import arcface_edu.embed; from arcface_edu import embed; print(arcface_edu.embed is embed, embed.__name__)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
-    assert done.stdout == "True embed\n"
+    (program,) = run_ranks(1, run_code, f"import warnings; warnings.simplefilter('error'); {code}")
+    assert program.said == "True embed\n", program.errors

@@ -1,4 +1,4 @@
-"""What GitHub and pre-commit run: the workflow is of GitHub's form, what it calls exists, the oldest packages are so."""
+"""What GitHub and pre-commit run: the workflow has the form that GitHub reads, and what is called exists."""
 
 import importlib
 import re

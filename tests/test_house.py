@@ -1,11 +1,10 @@
 """The house itself: every version stands in one place, and every command of README and docs exists."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ranks import run_module, run_ranks
 
 ROOT = Path(__file__).parent.parent
 CARD = {"torch", "torchvision", "matplotlib", "easydict", "numpy", "tqdm", "pillow"}  # the course has an extra
@@ -65,12 +64,13 @@ def test_make_targets_of_the_pages_exist():
 
 
 @pytest.mark.parametrize(
-    "module", ["train", "evaluate", "angles", "plan", "dataset", "embed", "export", "course.workers"]
+    "module",
+    ["train", "evaluate", "angles", "plan", "dataset", "embed", "export", "course.workers", "course.shards"],
 )
 def test_help_is_there_for_every_command(module):
-    done = subprocess.run([sys.executable, "-m", f"arcface_edu.{module}", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert f"-m arcface_edu.{module}" in done.stdout
+    (program,) = run_ranks(1, run_module, f"arcface_edu.{module}", ["--help"])
+    assert program.status == 0
+    assert f"-m arcface_edu.{module}" in program.said
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -7,13 +7,17 @@ import re
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 import pytest
 import torch
-from torch import nn
+import trainer_of_tests
+from ranks import run_ranks, start_ranks
 
 from arcface_edu.config import load_config
 from arcface_edu.data.recordio import RecordReader
@@ -33,8 +37,9 @@ def words(drawn, tmp_path):
     return [f"rec={drawn}", f"output={tmp_path / 'run'}", *sizes, "save_every=5", "frequent=4", "keep_checkpoints=0"]
 
 
-def command(words):
-    return [sys.executable, "-m", "arcface_edu.train", "own_data", *words]
+def start(words):
+    """The training command in a process of its own."""
+    return start_ranks(1, main, ["own_data", *words])
 
 
 def metrics(run):
@@ -88,14 +93,14 @@ def wait_for(condition, process, seconds=120):
     for _ in range(seconds * 50):
         if condition():
             return
-        assert process.poll() is None, process.stderr.read()
+        assert process.alive(), process.finish()
         time.sleep(0.02)
     raise AssertionError("waited in vain")
 
 
 def wait_for_checkpoint(run, before, process):
     """Until there are more than `before`, or the process is done: killed after its last, it has none to add."""
-    wait_for(lambda: len(list_checkpoints(run / "checkpoints")) > before or process.poll() == 0, process)
+    wait_for(lambda: len(list_checkpoints(run / "checkpoints")) > before or (run / "model.pt").exists(), process)
 
 
 @pytest.mark.slow
@@ -103,15 +108,16 @@ def test_killed_at_any_moment_and_resumed_it_ends_where_the_uninterrupted_run_en
     train(load_config("own_data", [*words, f"output={tmp_path / 'whole'}"]))
     dice = random.Random(time.time_ns())
     for _ in range(3):
-        process = subprocess.Popen(command([*words, "resume=True"]), stderr=subprocess.PIPE, text=True)
+        process = start([*words, "resume=True"])
         before = len(list_checkpoints(tmp_path / "run" / "checkpoints"))
         wait_for_checkpoint(tmp_path / "run", before, process)
         time.sleep(dice.uniform(0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send(signal.SIGKILL)
+        process.finish()
         if (tmp_path / "run" / "model.pt").exists():
             break
-    subprocess.run(command([*words, "resume=True"]), check=True, capture_output=True)
+    (last,) = start([*words, "resume=True"]).finish()
+    assert last.status == 0, last.errors
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
@@ -120,55 +126,56 @@ def test_killed_at_any_moment_and_resumed_it_ends_where_the_uninterrupted_run_en
 def test_asked_to_stop_it_saves_and_says_so(words, tmp_path, number, status):
     run = tmp_path / "run"
     words = [*words, "num_epoch=200", "save_every=0"]
-    process = subprocess.Popen(command(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(words)
     wait_for(lambda: metrics(run), process)
-    process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert "Traceback" not in errors
-    step = int(re.search(rf"stopped by {number.name} after step (\d+) of 1,400; all is saved", said).group(1))
+    process.send(number)
+    (stopped,) = process.finish()
+    assert stopped.status == status
+    assert "Traceback" not in stopped.errors
+    step = int(re.search(rf"stopped by {number.name} after step (\d+) of 1,400; all is saved", stopped.said).group(1))
     assert load_checkpoint(list_checkpoints(run / "checkpoints")[-1])["step"] == step
-    done = subprocess.run(
-        command([*words, "resume=True", f"num_epoch={step // 7 + 1}"]), capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert f"from step {step}" in done.stdout
-
-
-class Linear(nn.Module):
-    """A network without BN, whose gradient of a batch is exactly the mean of its parts'."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(3 * 28 * 28, 128)
-
-    def forward(self, images):
-        return self.fc(nn.functional.avg_pool2d(images, 4).flatten(1))
+    (done,) = start([*words, "resume=True", f"num_epoch={step // 7 + 1}"]).finish()
+    assert done.status == 0
+    assert f"from step {step}" in done.said
 
 
 @pytest.mark.slow
-def test_gradient_accumulation_equals_the_big_batch(words, tmp_path, monkeypatch):
-    def linear(*_):
-        torch.manual_seed(0)
-        return Linear()
-
-    monkeypatch.setattr(learner, "build_model", linear)
+def test_gradient_accumulation_equals_the_big_batch(words, tmp_path):
     for batch, parts in ((24, 1), (6, 4)):
         more = [f"batch_size={batch}", f"gradient_acc={parts}", f"output={tmp_path / str(parts)}", "fp16=False"]
-        train(load_config("own_data", [*words, *more]))
+        (done,) = run_ranks(1, trainer_of_tests.main, ["own_data", *words, *more])
+        assert done.status == 0, done.errors
     one, four = (torch.load(tmp_path / str(parts) / "model.pt", weights_only=True) for parts in (1, 4))
     torch.testing.assert_close(one, four, rtol=1e-4, atol=1e-6)
-    torch.manual_seed(0)
-    assert not torch.allclose(one["fc.weight"], Linear().fc.weight, atol=1e-3)  # it did move
+    assert not torch.allclose(one["fc.weight"], trainer_of_tests.Linear().fc.weight, atol=1e-3)  # it did move
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more", [["amp_dtype=fp16"], ["fp16=False"], ["optimizer=adamw", "lr=0.001"], ["loss=softmax"]]
+    "more",
+    [
+        pytest.param(["amp_dtype=fp16"], marks=pytest.mark.full),  # convolutions in fp16 are slow on CPUs
+        ["fp16=False"],
+        ["optimizer=adamw", "lr=0.001"],
+        ["loss=softmax"],
+    ],
 )
 def test_other_ways_to_train_also_learn(words, tmp_path, more):
     train(load_config("own_data", [*words, "num_epoch=6", *more]))
-    training = [line for line in metrics(tmp_path / "run") if "loss" in line]
+    assert_learns(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_fp16_and_its_scaler_learn(words, tmp_path):
+    """With the small network without convolutions."""
+    (done,) = run_ranks(1, trainer_of_tests.main, ["own_data", *words, "num_epoch=6", "amp_dtype=fp16"])
+    assert done.status == 0, done.errors
+    assert "on cpu in float16" in done.said
+    assert_learns(tmp_path / "run")
+
+
+def assert_learns(run):
+    training = [line for line in metrics(run) if "loss" in line]
     assert training[-1]["loss"] < 0.7 * training[0]["loss"]
 
 
@@ -238,22 +245,21 @@ def test_a_full_gpu_ends_in_a_sentence_that_says_what_to_change(words, capsys, m
     assert "the GPU's memory is full at batch_size=16. Try half of it with gradient_acc=4" in capsys.readouterr().err
 
 
+def main_on_a_full_disk(words):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21))
+    main(words)
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not resource, reason="this system has no limits for a process")
 def test_a_full_disk_ends_in_a_sentence_and_keeps_the_last_checkpoint(words, tmp_path):
-    resource = pytest.importorskip("resource")
     train(load_config("own_data", [*words, "num_epoch=1"]))
     checkpoints = tmp_path / "run" / "checkpoints"
     kept = [path.name for path in list_checkpoints(checkpoints)]
-    done = subprocess.run(
-        command([*words, "num_epoch=2", "resume=True"]),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21)),
-    )
-    assert done.returncode == 2
-    assert "step_00000010 could not be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    (done,) = run_ranks(1, main_on_a_full_disk, ["own_data", *words, "num_epoch=2", "resume=True"])
+    assert done.status == 2
+    assert "step_00000010 could not be written" in done.errors
+    assert "Traceback" not in done.errors
     assert sorted(path.name for path in checkpoints.iterdir()) == kept
 
 

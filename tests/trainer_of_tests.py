@@ -32,6 +32,11 @@ class Linear(nn.Module):
         return self.fc(nn.functional.avg_pool2d(images, 4).flatten(1))
 
 
+def use_small_network():
+    """Give `Linear` to everything in this process that builds a network."""
+    learner.build_model = weights.build_model = Linear
+
+
 def failing_draw(draw, fault_step, kind):
     """`draw_mirrored`, which the loop calls once a step, with a fault in it."""
 
@@ -60,7 +65,7 @@ def slow_draw(draw, seconds):
 
 def main(words):
     """Run the training command with these words. What is patched stays so: the process is for this run alone."""
-    learner.build_model = weights.build_model = Linear
+    use_small_network()
     train.draw_mirrored = slow_draw(train.draw_mirrored, float(os.environ.get("PACE", "0")))
     rank, step, kind = (os.environ.get("FAULT") or "-1:0:").split(":")
     first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"

@@ -1,23 +1,19 @@
 """What the notebook on Partial FC launches: two or three processes share one softmax, and one batch's sample."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from ranks import run_ranks
 
-MODULE = ["-m", "arcface_edu.course.shards"]
+from arcface_edu.course import shards
 
 
 def launch(task, processes=2):
     """The JSON that rank 0 ends with."""
-    torchrun = ["-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    command = [sys.executable, *torchrun, f"--nproc_per_node={processes}", *MODULE, task]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr
-    *said, last = done.stdout.splitlines()
+    ranks = run_ranks(processes, shards.main, [task])
+    for rank in ranks:
+        assert rank.status == 0, rank.errors
+    *said, last = ranks[0].said.splitlines()
     assert said
     return json.loads(last)
 
@@ -46,8 +42,9 @@ def test_a_sample_keeps_the_batch_and_moves_nobody_else():
         assert one["people"] <= one["moved"] <= one["used"]
 
 
+@pytest.mark.slow
 def test_without_torchrun_one_sentence_says_so():
-    done = subprocess.run([sys.executable, *MODULE, "softmax"], capture_output=True, text=True, env=dict(os.environ))
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    (rank,) = run_ranks(1, shards.main, ["softmax"])
+    assert rank.status == 2
+    (line,) = rank.errors.splitlines()
     assert "start with `torchrun" in line

@@ -1,28 +1,23 @@
-"""The worker functions of the course, each as a notebook launches it: two processes under torchrun, JSON at the end."""
+"""The worker functions of the course: two processes and more, JSON at the end; and torchrun as a notebook starts it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from ranks import run_ranks
 
+from arcface_edu.course import workers as module
 from arcface_edu.course.notebook import workers
 from arcface_edu.errors import TrainingError
 
-MODULE = ["-m", "arcface_edu.course.workers"]
-
 
 def launch(*words, processes=2):
-    """The JSON that rank 0 ends with, and all that was said before it."""
-    torchrun = ["-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    command = [sys.executable, *torchrun, f"--nproc_per_node={processes}", *MODULE, *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr, done.stderr
-    *said, last = done.stdout.splitlines()
+    """The JSON that rank 0 ends with, after all that it says for people."""
+    ranks = run_ranks(processes, module.main, words)
+    for rank in ranks:
+        assert rank.status == 0, rank.errors
+        assert "Warning" not in rank.errors
+    *said, last = ranks[0].said.splitlines()
     assert said
     return json.loads(last)
 
@@ -138,10 +133,10 @@ def test_what_goes_wrong_under_torchrun_is_an_error_here():
         workers("no_such_task", processes=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment, sentence", [({}, "start with `torchrun"), ({"RANK": "0"}, "not WORLD_SIZE")])
 def test_without_torchrun_one_sentence_says_so(environment, sentence):
-    command = [sys.executable, *MODULE, "shuffle"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    (rank,) = run_ranks(1, module.main, ["shuffle"], **environment)
+    assert rank.status == 2
+    (line,) = rank.errors.splitlines()
     assert sentence in line

@@ -5,13 +5,13 @@ import pickle
 import random
 import resource
 import shutil
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ranks import SERVER
 from torch.utils.data import DataLoader
 
 from arcface_edu.data import recordio
@@ -126,9 +126,8 @@ def test_a_reader_travels_to_other_processes(tmp_path):
     reader = RecordReader(path)
     assert reader[6] == PAYLOADS[6]  # its map is open now and must stay behind
     assert pickle.loads(pickle.dumps(reader))[6] == PAYLOADS[6]
-    spawn = get_context("spawn")
-    answers = spawn.Queue()
-    process = spawn.Process(target=read_in_another_process, args=(reader, 6, answers))
+    answers = SERVER.Queue()
+    process = SERVER.Process(target=read_in_another_process, args=(reader, 6, answers))
     process.start()
     assert answers.get(timeout=60) == PAYLOADS[6]
     process.join()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from ranks import run_code, run_ranks
 
 from arcface_edu.training import cpu
 from arcface_edu.training.distributed import ALONE, World
@@ -12,11 +13,13 @@ from arcface_edu.training.distributed import ALONE, World
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone is asked")
 
 
+PRELUDE = "import os, resource, threading, torch\nfrom arcface_edu.training import cpu, distributed\n"
+
+
 def in_a_process(code, **environment):
     """What the code prints, in a process of its own: what is asked here stays for its whole life."""
-    prelude = "import os, resource, threading, torch\nfrom arcface_edu.training import cpu, distributed\n"
     environment = os.environ | environment
-    done = subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", PRELUDE + code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -46,7 +49,8 @@ threads = os.listdir("/proc/self/task")
 print(len(threads), *{os.sched_getscheduler(int(thread)) for thread in threads})
 stay.set()
 """
-    count, *policies = map(int, in_a_process(code))
+    (process,) = run_ranks(1, run_code, PRELUDE + code)
+    count, *policies = map(int, process.said.split())
     assert count >= 3
     assert policies == [os.SCHED_BATCH]
 

@@ -8,13 +8,13 @@ import torch
 import torch.distributed as dist
 from ranks import run_on_ranks
 from torch import nn
+from trainer_of_tests import use_small_network
 
 from arcface_edu import train as trainer
 from arcface_edu.config import load_config
 from arcface_edu.errors import CheckpointError, ConfigError
 from arcface_edu.models import build_model
 from arcface_edu.planning.dry_run import dry_run
-from arcface_edu.training import learner as learning
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint, restore_state
 from arcface_edu.training.distributed import World
 from arcface_edu.training.learner import build_learner
@@ -268,20 +268,9 @@ def test_stopped_while_the_head_learns_alone_and_resumed_it_ends_as_if_never_sto
     assert_equal(one, other)
 
 
-class Linear(nn.Module):
-    """A network without BN: its gradient of a batch is exactly the mean of its parts'."""
-
-    def __init__(self, *_):
-        super().__init__()
-        self.fc = nn.Linear(3 * 28 * 28, 128)
-
-    def forward(self, images):
-        return self.fc(nn.functional.avg_pool2d(images, 4).flatten(1))
-
-
 def fine_tune_on_these_ranks():
     """dict key=value -> all weights after two steps of the head alone, and after two more of both."""
-    learning.build_model = Linear
+    use_small_network()
     me = World(dist.get_rank(), dist.get_world_size())
     found = {}
     for word in ("loss=arcface", SOFTMAX, ADAMW):
