@@ -88,10 +88,11 @@ def set_up_logging(level: int = logging.INFO) -> None:
     rank, verbose = os.environ.get("RANK"), level <= logging.DEBUG
     handler = TerminalHandler()
     handler.setFormatter(TerminalFormatter(f"rank {rank} " if rank and verbose else ""))
-    logger = logging.getLogger("arcface_edu")
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(level if rank in (None, "0") or verbose else logging.CRITICAL)
+    for name in ("arcface_edu", "__main__"):  # python -m runs a command's module under the second name
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(level if rank in (None, "0") or verbose else logging.CRITICAL)
 
 
 class TerminalHandler(logging.Handler):

@@ -14,140 +14,178 @@ metrics.jsonl, checkpoints/, model.pt and figures/.
 
 import argparse
 import contextlib
-import json
+import logging
 import time
-from functools import partial
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
 
-from arcface_edu.cli import cli_main
+from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.config import load_config
-from arcface_edu.data.loader import ShuffledBatches, augment, draw_mirrored, load
+from arcface_edu.data.loader import Batch, ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError
+from arcface_edu.evaluation.run_report import report, verification_line
+from arcface_edu.evaluation.verification import embed, verify_pairs
+from arcface_edu.io import save_torch_atomically, write_json_atomically
 from arcface_edu.models.weights import load_into
 from arcface_edu.training import cpu
-from arcface_edu.training.checkpoint import (
-    check_same_run,
-    gather_state,
-    load_latest,
-    restore_state,
-    run_identity,
-    save_atomically,
-    save_checkpoint,
+from arcface_edu.training.checkpoint import Checkpointer
+from arcface_edu.training.collectives import (
+    StepSync,
+    all_gather_object,
+    assert_same_on_all_ranks,
+    local_rank_zero_first,
 )
-from arcface_edu.training.distributed import (
-    ALONE,
-    average_bn_statistics,
-    begun_before,
-    everyones,
-    everyones_later,
-    join_world,
-    one_by_one,
-    remember_beginning,
-    same_everywhere,
-)
-from arcface_edu.training.learner import build_learner
-from arcface_edu.training.metrics import Meter, MetricsLog, NoLog
-from arcface_edu.training.optim import Schedule, check_linear_rule, set_rate
+from arcface_edu.training.launch import SINGLE_PROCESS, World, join_world, mark_started, was_restarted
+from arcface_edu.training.metrics import Meter, MetricsLog, NoLog, read_metrics
+from arcface_edu.training.parallel import average_bn_statistics
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
-from arcface_edu.training.prepare import describe_data, prepare
+from arcface_edu.training.prepare import PairSet, describe_data, prepare
 from arcface_edu.training.profiling import profiling
-from arcface_edu.training.report import evaluate_all, report
-from arcface_edu.training.stopping import listen_for_stop
+from arcface_edu.training.schedule import Schedule, check_linear_rule, set_lr
+from arcface_edu.training.signals import StopRequest, listen_for_stop
+from arcface_edu.training.state import NonFiniteLoss, TrainState, build_state
+
+log = logging.getLogger(__name__)
 
 
 @cli_main
-def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m arcface_edu.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "words", nargs="*", metavar="CONFIG | key=value", help="a config's name or path, then keys to set"
-    )
-    words = parser.parse_args(argv).words
+def main(argv: Sequence[str] | None = None) -> None:
+    words = parse_args(build_parser(), argv).words
     source = [words.pop(0)] if words and "=" not in words[0] else []
-    if not source:  # your own data wants its batch and rate fitted to it; the drawn faces' are measured
-        named = {word.split("=")[0] for word in words}
-        source = ["fine_tune" if "init" in named else "own_data" if "rec" in named else "drawn_faces"]
+    if not source:  # your own data wants its batch and learning rate fitted to it; the drawn faces' are measured
+        keys = {word.split("=")[0] for word in words}
+        source = ["fine_tune" if "init" in keys else "own_data" if "rec" in keys else "drawn_faces"]
     config = load_config(source[0], words)
     if config.dry_run:
         from arcface_edu.planning.dry_run import dry_run  # a slow import
 
         print(dry_run(config))
         return
-    with join_world(config.timeout_seconds) as world, full_memory_in_words(config):
+    with join_world(config.timeout_seconds) as world, explain_out_of_memory(config):
         train(config, world)
 
 
-def train(config, world=ALONE):
-    """The whole run: data, network, loop, checkpoints, verification, figures.  returns: results per pair file.
+def build_parser() -> argparse.ArgumentParser:
+    parser = command_parser("train", __doc__)
+    words = "a config's name or path, then keys to set"
+    parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help=words)
+    return parser
 
-    world: the processes that share it, each of which calls this. All take every step together.
+
+def train(config: Any, world: World = SINGLE_PROCESS) -> dict[str, Any]:
+    """Train a config's network: data, state, loop with checkpoints and verification, results.
+
+    Args:
+        config: As `load_config` returns it; what it leaves open is filled in from the data, in a copy.
+        world: The place of this process among those of the run. Each calls this function and takes every step.
+
+    Returns:
+        The result of `verify_pairs` for each pair set, by name.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     device = choose_device(config.device, world.local_rank)
-    if device.type == "cpu":
-        cpu.settle(world)
     dtype = choose_dtype(config, device)
+    if device.type == "cpu":
+        cpu.set_up(world)
 
-    # Data. What the config leaves open is filled in: counts and batch from it, the network from weights to start from.
-    resume = begun_before()  # all ranks answer together, so not where one goes first
-    with one_by_one(world):  # the first may have to draw the faces that the others then find
-        config, output, faces, pair_sets = prepare(config, world, resume=resume)
-    remember_beginning()
-    same_everywhere(describe_data(config, faces))
+    # Data
+    resume = was_restarted()  # all ranks answer together, so not where one goes first
+    with local_rank_zero_first(world):  # rank 0 may have to draw the faces that the others then find
+        config, output, faces, pair_sets = prepare(config, world, resume)
+    mark_started()
+    assert_same_on_all_ranks(describe_data(config, faces))
     schedule = Schedule.of(config, len(faces), world.size)
-    if careful := check_linear_rule(config, world.size):
-        print(careful)
 
-    learner = build_learner(config, faces.num_classes, device, dtype, world)
-    model, head = learner.model, learner.head
-    meter = Meter(device)
+    # State
+    state, meter = build_state(config, faces.num_classes, device, dtype, world), Meter(device)
+    progress, checkpointer = state.progress, Checkpointer(output, config, state, meter, schedule)
+    restored = config.resume and checkpointer.restore()
+    if config.init and not restored:
+        load_into(state.model, config.init)
+    metrics = open_metrics(output, config, progress.global_step, world)
+    log_start(config, output, len(faces), schedule, state, world)
 
-    # Where the run stands: `step` is the place in the schedule, `updates` leaves out the steps that the scaler skipped.
-    # `taken` only ever grows: it differs from `step` once another total batch has changed the number of steps.
-    run = run_identity(config, faces.num_classes)
-    parts = learner.parts() | dict(meter=meter)
-    step = updates = taken = 0
-    if config.resume and (saved := load_latest(output / "checkpoints", head, say=tqdm.write)):
-        check_same_run(saved["run"], run, output)
-        restore_state(parts, saved, device, output, world.rank)
-        # With more or fewer processes, an epoch may have another number of steps; the place in the epochs stays.
-        stretch = schedule.steps_per_epoch / saved["steps_per_epoch"]
-        step, updates = round(saved["step"] * stretch), round(saved["updates"] * stretch)
-        taken = saved.get("taken", saved["step"])
-    elif config.resume:
-        print(f"{output} holds no checkpoint yet: resume=True begins anew.")
-    if config.init and not taken:  # a checkpoint knows more
-        load_into(model, config.init)
-    log = NoLog()
-    if world.leads:
-        log = MetricsLog(output / "metrics.jsonl", up_to_step=taken)
-        (output / "config.json").write_text(json.dumps(config, indent=1))
+    # Loop
+    batches = load_batches(config, faces, schedule, progress.step, world, device)
+    skipped, stopping = SkippedRecords(config.max_corrupt), False
+    recording = profiling(config, output, world, schedule.total_steps - progress.step)
+    with listen_for_stop() as stop, open_bar(schedule, progress.step, world) as bar, recording as profiler_step:
+        while progress.step < schedule.total_steps and not stopping:
+            set_lr(state.optimizer, schedule.lr(progress.updates))
+            with meter.waiting_for_data():
+                step_batches = [next(batches) for _ in range(config.gradient_acc)]
+            sync = StepSync(bool(stop), step_batches)
+            with explain_out_of_memory(config), keep_non_finite(output, state, world):
+                micro_batches = to_device(step_batches, progress.step, config, world, device)
+                result = state.step(micro_batches, sync, head_only=progress.step < schedule.head_steps)
+            meter.update(result)
+            bar.update()
+            with record_function("agree"):
+                stopping, unreadable = sync.stop, sync.unreadable
+            if unreadable:
+                skipped.report(step_batches)
+            if progress.step == 1:
+                check_first_loss(result.losses, state.head.expected_first_loss())
+            profiler_step()
 
-    @record_function("save")
-    def save():
-        average_bn_statistics(model)
-        state = dict(step=step, taken=taken, updates=updates, steps_per_epoch=schedule.steps_per_epoch, run=run)
-        state.update(gather_state(parts, device))
-        return save_checkpoint(output / "checkpoints", taken, state, config.keep_checkpoints, config.async_save)
+            if progress.step % config.frequent == 0 or progress.step == schedule.total_steps:
+                write_training_line(metrics, meter, schedule, state, bar)
+            if config.verbose and progress.step % config.verbose == 0 and progress.step < schedule.total_steps:
+                verify(state, pair_sets, metrics, world)
+            # Last of all, so that a checkpoint never stands before lines of its step that the log does not have yet.
+            checkpointer.poll()
+            if stopping or schedule.is_save_due(progress.step, config.save_every):
+                checkpointer.save()
+    checkpointer.wait()
+    if stopping:
+        metrics.close()
+        exit_as_stopped(stop, progress.step, schedule)
 
-    expected = head.expected_first_loss()
-    print(
+    # Results
+    results = verify(state, pair_sets, metrics, world)
+    metrics.close()
+    if world.is_main:
+        save_torch_atomically(state.model.state_dict(), output / "model.pt")
+        report(output, read_metrics(output / "metrics.jsonl"), results, pair_sets, time.perf_counter() - started)
+    return results
+
+
+def open_metrics(output: Path, config: Any, global_step: int, world: World) -> MetricsLog | NoLog:
+    """Write config.json and open metrics.jsonl behind the lines up to that step; ranks other than 0 write nothing."""
+    if not world.is_main:
+        return NoLog()
+    write_json_atomically(output / "config.json", config)
+    return MetricsLog(output / "metrics.jsonl", up_to_step=global_step)
+
+
+def log_start(config: Any, output: Path, num_images: int, schedule: Schedule, state: TrainState, world: World) -> None:
+    """Log what is trained, on what and for how long, and a warning if the learning rate does not fit the batch."""
+    if advice := check_linear_rule(config, world.size):
+        log.warning(advice)
+    step, head = state.progress.step, state.head
+    log.info(
         f"{'resuming' if step else 'training'} {config.network} "
-        f"({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters) "
+        f"({sum(p.numel() for p in state.model.parameters()) / 1e6:.1f} M parameters) "
         f"{f'from {config.init} ' if config.init and not step else ''}in {output} on "
-        f"{f'{world.size} processes, ' if world.size > 1 else ''}{device.type} in "
-        f"{str(dtype).removeprefix('torch.')}: {len(faces):,} images of {faces.num_classes:,} people, "
+        f"{f'{world.size} processes, ' if world.size > 1 else ''}{state.device.type} in "
+        f"{str(state.dtype).removeprefix('torch.')}: {num_images:,} images of {head.num_classes:,} people, "
         f"{schedule.total_steps:,} steps of {schedule.total_batch} images "
-        f"({config.num_epoch} epochs){f' from step {step:,}' if step else ''}, rate {schedule.peak:g}, "
-        f"first loss about {expected:.1f}"
+        f"({config.num_epoch} epochs){f' from step {step:,}' if step else ''}, learning rate {schedule.peak_lr:g}, "
+        f"first loss about {head.expected_first_loss():.1f}"
         f"{f', the head alone for the first {schedule.head_steps:,} steps' if schedule.head_steps > step else ''}"
     )
 
-    # The loop.
+
+def load_batches(
+    config: Any, faces: Any, schedule: Schedule, step: int, world: World, device: torch.device
+) -> Iterator[Batch]:
+    """Yield this rank's micro-batches from `step` to the end of the run: uint8 images, on the CPU."""
     shuffled = ShuffledBatches(
         len(faces),
         config.batch_size,
@@ -158,97 +196,125 @@ def train(config, world=ALONE):
         rank=world.rank,
         world_size=world.size,
     )
-    batches = load(faces, shuffled, config.num_workers, device)
-    broken, saving = 0, None
-    look = dict(unit="step", dynamic_ncols=True, smoothing=0.05, disable=not world.leads)
-    progress = tqdm(total=schedule.total_steps, initial=step, **look)
-    stopping = False
-    recording = profiling(config, output, world, schedule.total_steps - step)
-    with listen_for_stop() as stop, progress, recording as recorded_a_step, full_memory_in_words(config):
-        while step < schedule.total_steps and not stopping:
-            set_rate(learner.optimizer, schedule.rate(updates))
-            asked = time.perf_counter()
-            with record_function("waiting for data"):
-                step_batches = [next(batches) for _ in range(config.gradient_acc)]
-            meter.waited += time.perf_counter() - asked
+    return load(faces, shuffled, config.num_workers, device)
 
-            # What one rank alone has noticed, all have to know: one that stopped or skipped alone would leave the
-            # others waiting for ever. It travels in one small message while the step is computed, as do the sizes of
-            # the batches, which differ where records could not be read.
-            unread = any(batch.broken or batch.fatal for batch in step_batches)
-            noticed = everyones_later([bool(stop.name), unread, *(len(batch.labels) for batch in step_batches)])
-            mirrored = draw_mirrored(config.gradient_acc, world.size, config.batch_size, step, config.seed)
-            for number in range(config.gradient_acc):
-                images = step_batches[number].images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
-                labels = step_batches[number].labels.to(device, non_blocking=True)  # (B,)
-                flips = mirrored[number, world.rank, : len(images)].to(device)  # (B,) bool
-                learner.ready_for(len(images), head_only=step < schedule.head_steps)
-                with learner.averaging(now=number == config.gradient_acc - 1):  # gradients travel once a step
-                    sizes = partial(noticed, 2 + number)
-                    loss = learner.loss(augment(images, flips), labels, sizes)  # (), mean over the images of all ranks
-                    is_finite = on_its_way(torch.isfinite(loss))
-                    # A mean of micro-batches' means is the mean of the big batch.
-                    learner.backward(loss / config.gradient_acc)
-                if not is_finite():  # asked only now, when an accelerator has the backward pass to do meanwhile
-                    stop_as_non_finite(output, step, loss, images, labels, model, head, world)
-                meter.add(loss.detach(), head.target_cosine)
-                if step == 0:
-                    compare_first_loss(loss.item(), expected)
 
-            if moved := learner.update():
-                meter.add_norm(learner.gradient_norm)
-            updates += moved
-            step, taken = step + 1, taken + 1
-            progress.update()
-            with record_function("agree"):
-                stopping, unread = any(noticed(0)), any(noticed(1))
-            if unread:
-                broken = report_broken(step_batches, broken, config.max_corrupt)
-            recorded_a_step()
+def to_device(
+    batches: list[Batch], step: int, config: Any, world: World, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images (B, 3, 112, 112), float in [-1, 1], half of them mirrored, and labels (B,), on the device."""
+    mirrored = draw_mirrored(len(batches), world.size, config.batch_size, step, config.seed)  # (parts, ranks, B) bool
+    for batch, flips in zip(batches, mirrored[:, world.rank], strict=True):
+        images = batch.images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
+        yield augment(images, flips[: len(images)].to(device)), batch.labels.to(device, non_blocking=True)
 
-            if step % config.frequent == 0 or step == schedule.total_steps:
-                line = meter.line()
-                log.write(step=taken, epoch=step / schedule.steps_per_epoch, lr=schedule.rate(updates - 1), **line)
-                meter.reset()
-                progress.set_postfix_str(
-                    f"loss {line['loss']:.2f}, target {line['target_angle']:.1f} deg, "
-                    f"{line['images_per_second']:.0f} images/s, {line['waiting']:.0%} waiting for data"
-                )
-            if config.verbose and step % config.verbose == 0 and step < schedule.total_steps:
-                with autocast(device, dtype):
-                    evaluate_all(model, pair_sets, log, taken, world)
-            # Last of all, so that a checkpoint never stands before lines of its step that the log does not have yet.
-            at_epoch_end = step % schedule.steps_per_epoch == 0
-            if at_epoch_end or stopping or (config.save_every and step % config.save_every == 0):
-                if saving:
-                    saving.finish()
-                saving = save()
-            elif saving:
-                saving.finish(wait=False)
 
-    if saving:
-        saving.finish()
-    if stopping:
-        log.close()
-        name, status = next((name, status) for name, status in everyones((stop.name, stop.status)) if name)
-        print(
-            f"stopped by {name} after step {step:,} of {schedule.total_steps:,}; all is saved, "
-            f"and resume=True goes on from there."
-        )
-        raise SystemExit(status)
+def open_bar(schedule: Schedule, step: int, world: World) -> tqdm:
+    """Return the progress bar of a run, which rank 0 shows."""
+    look = dict(unit="step", dynamic_ncols=True, smoothing=0.05)
+    return tqdm(total=schedule.total_steps, initial=step, disable=not world.is_main, **look)
 
-    # What it has learnt.
-    with autocast(device, dtype):
-        results = evaluate_all(model, pair_sets, log, taken, world)
-    log.close()
-    if world.leads:
-        save_atomically(model.state_dict(), output / "model.pt")
-        report(output, results, pair_sets, seconds=time.perf_counter() - began)
+
+def write_training_line(
+    metrics: MetricsLog | NoLog, meter: Meter, schedule: Schedule, state: TrainState, bar: tqdm
+) -> None:
+    """Write the averages since the last line to metrics.jsonl and to the progress bar; every rank calls it."""
+    line, progress = meter.compute(), state.progress
+    lr, epoch = schedule.lr(progress.updates - 1), progress.step / schedule.steps_per_epoch
+    metrics.write(step=progress.global_step, epoch=epoch, lr=lr, **line)
+    meter.reset()
+    bar.set_postfix_str(
+        f"loss {line['loss']:.2f}, target {line['target_angle']:.1f} deg, "
+        f"{line['images_per_second']:.0f} images/s, {line['waiting']:.0%} waiting for data"
+    )
+
+
+def verify(state: TrainState, pair_sets: list[PairSet], metrics: MetricsLog | NoLog, world: World) -> dict[str, Any]:
+    """Verify on every pair set, and write a line each to metrics.jsonl; every rank calls it.
+
+    Each rank embeds its part of the images, and all return the same results: those of `verify_pairs`, by name.
+    """
+    average_bn_statistics(state.model)
+    results = {}
+    for pairs in pair_sets:
+        share = -(-len(pairs.images) // world.size)
+        own = pairs.images[world.rank * share : (world.rank + 1) * share] or pairs.images[:1]  # left without: any
+        with autocast(state.device, state.dtype):
+            embeddings = embed(state.model, own, progress=f"verifying on {pairs.name}" if world.is_main else None)
+        gathered = torch.cat(all_gather_object(embeddings))[: len(pairs.images)]  # (2N, D)
+        results[pairs.name] = verify_pairs(gathered, pairs.is_same)
+        metrics.write(step=state.progress.global_step, pairs=pairs.name, **verification_line(results[pairs.name]))
     return results
 
 
+def exit_as_stopped(stop: StopRequest, step: int, schedule: Schedule) -> None:
+    """End a run that was asked to stop, with the exit status of the signal; every rank calls it."""
+    by_rank = all_gather_object((stop.name, stop.status))
+    name, status = next((name, status) for name, status in by_rank if name)
+    log.info(
+        f"stopped by {name} after step {step:,} of {schedule.total_steps:,}; all is saved, "
+        f"and resume=True goes on from there."
+    )
+    raise SystemExit(status)
+
+
+class SkippedRecords:
+    """The records that could not be read so far, on all ranks.
+
+    Args:
+        limit: How many are skipped before the run gives up.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count = limit, 0
+
+    def report(self, batches: list[Batch]) -> None:
+        """Name the records that any rank skipped in a step; every rank calls it, and all raise the same DataError."""
+        by_rank = all_gather_object([(batch.fatal, batch.broken) for batch in batches])
+        for rank, found in enumerate(by_rank):
+            for fatal, _ in found:
+                if fatal:
+                    raise DataError(f"rank {rank} found: {fatal}" if len(by_rank) > 1 else fatal)
+        for sentence in (line for found in by_rank for _, lines in found for line in lines):
+            self.count += 1
+            log.info(f"skipped ({self.count} of at most {self.limit}): {sentence}")
+            if self.count > self.limit:
+                raise DataError(
+                    f"more than {self.limit} records could not be read, the last: {sentence} `python -m "
+                    f"arcface_edu.dataset inspect` lists them all; max_corrupt= allows more."
+                )
+
+
+def check_first_loss(losses: list[Tensor], expected: float) -> None:
+    """Warn if the first loss is not that of random class centres: wrong labels or a wrong scale make another."""
+    measured = torch.stack(losses).mean().item()
+    if abs(measured - expected) > max(1.0, 0.2 * expected):
+        log.warning(
+            f"the first loss is {measured:.1f}, but about {expected:.1f} is expected of random class centres; "
+            f"look at the labels, the scale and the margin."
+        )
+
+
 @contextlib.contextmanager
-def full_memory_in_words(config):
+def keep_non_finite(output: Path, state: TrainState, world: World) -> Iterator[None]:
+    """Save the batch and the weights behind a loss that is not finite, and end the run with what to try."""
+    try:
+        yield
+    except NonFiniteLoss as error:
+        step = state.progress.step
+        path = output / f"non_finite_step_{step}{f'_rank_{world.rank}' if world.size > 1 else ''}.pt"
+        weights = dict(model=state.model.state_dict(), head=dict(state.head.named_parameters()))
+        save_torch_atomically(dict(images=error.images, labels=error.labels, loss=error.loss, **weights), path)
+        raise TrainingError(
+            f"{error} at step {step}; its batch and the weights are in {path}. "
+            f"Try a smaller lr, warmup_epoch=1, fp16=False, or a smaller margin; "
+            f"resume=True goes on from the last checkpoint."
+        ) from None
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(config: Any) -> Iterator[None]:
+    """Turn the error of a full GPU into a sentence that says which keys to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -258,63 +324,6 @@ def full_memory_in_words(config):
             f"more processes; or with many classes sample_rate=0.1. `python -m arcface_edu.plan` with the same words "
             f"says what it takes."
         ) from error
-
-
-def report_broken(batches, broken, limit):
-    """Name the records that any rank skipped; too many are an error, on all.  returns: how many there have been."""
-    everyones_batches = everyones([(batch.fatal, batch.broken) for batch in batches])
-    for rank, found in enumerate(everyones_batches):
-        for fatal, _ in found:
-            if fatal:
-                raise DataError(f"rank {rank} found: {fatal}" if len(everyones_batches) > 1 else fatal)
-    for sentence in (line for found in everyones_batches for _, lines in found for line in lines):
-        broken += 1
-        tqdm.write(f"skipped ({broken} of at most {limit}): {sentence}")
-        if broken > limit:
-            raise DataError(
-                f"more than {limit} records could not be read, the last: {sentence} `python -m arcface_edu.dataset "
-                f"inspect` lists them all; max_corrupt= allows more."
-            )
-    return broken
-
-
-def compare_first_loss(measured, expected):
-    """Against random class centres any network has a known loss; another one means wrong labels or a wrong scale."""
-    if abs(measured - expected) > max(1.0, 0.2 * expected):
-        tqdm.write(
-            f"careful: the first loss is {measured:.1f}, but about {expected:.1f} is expected of random class centres; "
-            f"look at the labels, the scale and the margin."
-        )
-
-
-def on_its_way(tensor):
-    """A function that gives the number in `tensor`, having waited for nothing that was asked of the device after it."""
-    if tensor.device.type != "cuda":
-        return tensor.item
-    number, sent = tensor.to("cpu", non_blocking=True), torch.Event(tensor.device)
-    sent.record()
-
-    def arrived():
-        sent.synchronize()
-        return number.item()
-
-    return arrived
-
-
-def stop_as_non_finite(output, step, loss, images, labels, model, head, world):
-    """Keep what produced the loss, from before it could reach the weights, and say what to try. Each rank does so.
-
-    The loss is that of all ranks' images, so that it is not finite on all or on none.
-    """
-    path = output / f"non_finite_step_{step}{f'_rank_{world.rank}' if world.size > 1 else ''}.pt"
-    weights = dict(model=model.state_dict(), head=dict(head.named_parameters()))
-    state = dict(images=images, labels=labels, loss=loss.detach(), **weights)
-    save_atomically(state, path)
-    raise TrainingError(
-        f"the loss is {loss.item()} at step {step}; its batch and the weights are in {path}. "
-        f"Try a smaller lr, warmup_epoch=1, fp16=False, or a smaller margin; "
-        f"resume=True goes on from the last checkpoint."
-    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from arcface_edu.models import build_model
 from arcface_edu.training.metrics import Meter
 from arcface_edu.training.optim import build_optimizer
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
+from arcface_edu.training.state import StepResult
 
 
 def main():
@@ -48,7 +49,7 @@ def main():
         loss.backward()
         if logged:
             began = time.process_time()
-            meter.add(loss.detach(), head.target_cosine)
+            meter.update(StepResult([loss.detach()], [head.target_cosine], None, True))
             of_the_log.append(time.process_time() - began)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
         optimizer.step()

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from arcface_edu import train
 from arcface_edu.config import load_config
 from arcface_edu.training import cpu
-from arcface_edu.training.distributed import join_world
+from arcface_edu.training.launch import join_world
 from arcface_edu.training.prepare import drawn_faces
 
-ALL = ["take_own_cores", "yield_seldom", "keep_freed_memory"]
+ALL = ["take_own_cores", "schedule_as_batch", "keep_freed_memory"]
 IMAGES, STEPS, ROUNDS = 64, 31, 8
 # The default run's network, head and batch on fewer drawings of the 500 people: they are read again and again.
 WORDS = ["draw_photos=4", "draw_pairs=60", f"num_epoch={ROUNDS + 2}", "frequent=50"]
@@ -44,7 +44,7 @@ def main():
             "1 x 2, freed memory goes back": start(1, 2, words, ["keep_freed_memory"]),
             "2 processes x 1 thread": start(2, 1, no_readers),
             "2 x 1, on any core": start(2, 1, no_readers, ["take_own_cores"]),
-            "2 x 1, on any core, not as batch work": start(2, 1, no_readers, ["take_own_cores", "yield_seldom"]),
+            "2 x 1, on any core, not as batch work": start(2, 1, no_readers, ["take_own_cores", "schedule_as_batch"]),
             "2 x 1, all that, freed memory goes back": start(2, 1, no_readers, ALL),
         }
     )

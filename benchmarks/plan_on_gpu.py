@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from arcface_edu.config import load_config
 from arcface_edu.planning.gpus import GPUS, dtype_on, memory_on, time_on
-from arcface_edu.planning.measure import complete, fake_batch, measure, step
-from arcface_edu.training.learner import build_learner
+from arcface_edu.planning.measure import complete, fake_batch, measure
 from arcface_edu.training.precision import choose_device, choose_dtype
+from arcface_edu.training.state import build_state
 
 MIB = 2**20
 ROWS = [
@@ -47,7 +47,7 @@ def build_config(row):
 def take_steps(row, rounds):
     """(name of the GPU, seconds of a step, bytes of tensors at the peak, bytes that the driver has given)."""
     config, device = build_config(row), choose_device("cuda")
-    learner = build_learner(config, config.num_classes, device, choose_dtype(config, device))
+    state = build_state(config, config.num_classes, device, choose_dtype(config, device))
     images, labels = fake_batch(config)
     images, labels = images.uniform_(-1, 1).to(device), labels.random_(config.num_classes).to(device)
     seconds = []
@@ -56,7 +56,7 @@ def take_steps(row, rounds):
             torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
         began = time.perf_counter()
-        step(learner, images, labels, 1)
+        state.step([(images, labels)] * config.gradient_acc)
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     free, total = torch.cuda.mem_get_info()

@@ -4,7 +4,7 @@
 
 The plain way is what one writes first: NCHW, torch's own modules, all logits held, arccos and cos over the whole table
 of them, then SGD parameter by parameter. It runs in fp32 and under bf16 autocast. arcface_edu's step is the trainer's
-own (training/learner.py). All take turns in one process, on the same images, from the same weights; the table shows
+own (TrainState.step). All take turns in one process, on the same images, from the same weights; the table shows
 medians, the spread of the ratio, and what share of the machine's measured bf16 matrix product rate the step reaches.
 """
 
@@ -21,8 +21,8 @@ from tqdm import tqdm
 from arcface_edu.config import SHIPPED, load_config
 from arcface_edu.models import build_model
 from arcface_edu.models.prelu import PReLU
-from arcface_edu.training.learner import build_learner
 from arcface_edu.training.precision import choose_device
+from arcface_edu.training.state import build_state
 
 MARGIN, SCALE = 0.5, 64.0
 
@@ -67,15 +67,12 @@ class OurStep:
     def __init__(self, network, classes, device, *words):
         config = load_config(SHIPPED / "base.py", [f"network={network}", "lr=0.01", *words])
         dtype = torch.bfloat16 if config.fp16 else torch.float32
-        self.learner = build_learner(config, classes, device, dtype)
-        for group in self.learner.optimizer.param_groups:
+        self.state = build_state(config, classes, device, dtype)
+        for group in self.state.optimizer.param_groups:
             group["lr"] = 0.01
 
     def __call__(self, images, labels):
-        loss = self.learner.loss(images.to(memory_format=torch.channels_last), labels)
-        self.learner.backward(loss)
-        self.learner.update()
-        return loss.item()
+        return self.state.step([(images.to(memory_format=torch.channels_last), labels)]).losses[0].item()
 
 
 def main():

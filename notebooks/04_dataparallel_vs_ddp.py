@@ -489,14 +489,14 @@ assert far["equal"] and [place[1:] for place in far["places"]] == [[0, 0], [0, 1
 
 # %%
 from arcface_edu import load_config
-from arcface_edu.training.optim import Schedule
+from arcface_edu.training.schedule import Schedule
 
 config = load_config("ms1mv3_r50")
 for ranks in (4, 8, 32):
     plan = Schedule.of(config, config.num_image, ranks)
     print(f"{ranks:2} ranks x {config.batch_size}: {plan.total_batch:,} images a step,", end=" ")
-    print(f"{plan.steps_per_epoch:,} steps an epoch, rate {plan.peak:g}")
-    assert abs(plan.peak - 0.1 * plan.total_batch / 512) < 1e-9
+    print(f"{plan.steps_per_epoch:,} steps an epoch, rate {plan.peak_lr:g}")
+    assert abs(plan.peak_lr - 0.1 * plan.total_batch / 512) < 1e-9
 
 # %% [markdown]
 # ## Exercise: be DDP

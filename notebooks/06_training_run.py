@@ -202,12 +202,12 @@ for group in (decayed, kept):
 # recipe instead, the run compares, and says so.
 
 # %%
-from arcface_edu.training.optim import Schedule, check_linear_rule
+from arcface_edu.training.schedule import Schedule, check_linear_rule
 
 for gpus in (1, 4, 8, 16):
     schedule = Schedule.of(shipped, shipped.num_image, gpus)
     print(
-        f"{gpus:2d} GPUs: {schedule.total_batch:5,} images a step, rate {schedule.peak}, {schedule.total_steps:9,} steps"
+        f"{gpus:2d} GPUs: {schedule.total_batch:5,} images a step, rate {schedule.peak_lr}, {schedule.total_steps:9,} steps"
     )
 print(check_linear_rule(load_config("ms1mv3_r50_8gpus"), world_size=1))
 
@@ -219,7 +219,7 @@ def rates(name, gpus, *words):
     config = load_config(name, words)
     schedule = Schedule.of(config, config.num_image or 10_000, gpus)
     steps = np.linspace(0, schedule.total_steps - 1, 600).astype(int)
-    return steps / schedule.steps_per_epoch, [schedule.rate(step) for step in steps]
+    return steps / schedule.steps_per_epoch, [schedule.lr(step) for step in steps]
 
 
 # %% [markdown]
@@ -264,10 +264,10 @@ assert all(torch.tensor(1.0, dtype=dtype) - 0.0001 == 1 for dtype in (torch.bflo
 # Is the reach needed? Here are real gradients: of all convolutions' outputs, at the default run's first step.
 
 # %%
-from arcface_edu.training.learner import build_learner
+from arcface_edu.training.state import build_state
 
 
-learner = build_learner(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float32)
+learner = build_state(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float32)
 sizes = []
 
 
@@ -305,7 +305,7 @@ Panel(lambda power: plot_number_formats(sizes, power), power=IntSlider(0, min=0,
 # halve; after 2,000 good steps, double. Here it is at work in the package's own step:
 
 # %%
-learner = build_learner(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float16)
+learner = build_state(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float16)
 learner.ready_for(8)
 batch = torch.rand(8, 3, 112, 112) * 2 - 1, torch.arange(8)
 taken = []

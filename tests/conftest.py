@@ -7,16 +7,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in make; before PyTorch is i
 
 import pytest
 
+from arcface_edu.cli import set_up_logging
 from arcface_edu.data.bins import write_pairs
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.exporting.facts import drawn_pairs
 
 
 @pytest.fixture(autouse=True)
-def log_as_before():
-    """Undo what a command called within a test sets up: its log would keep the next test's `caplog` from hearing."""
+def log_to_standard_output():
+    """What the package logs is seen by capsys, as in a command, and by caplog; afterwards all is as before."""
     logger = logging.getLogger("arcface_edu")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    set_up_logging()
+    logger.propagate = True
     yield
     logger.handlers, logger.propagate = handlers, propagate
     logger.setLevel(level)

@@ -11,14 +11,15 @@ import torch.distributed as dist
 
 from arcface_edu import train
 from arcface_edu.config import load_config
-from arcface_edu.data.loader import augment, load
+from arcface_edu.data.loader import Batch, augment, load
 from arcface_edu.evaluate import main as evaluate
 from arcface_edu.heads import MarginSoftmax, PartialFC
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import World
-from arcface_edu.training.learner import build_learner
+from arcface_edu.training.collectives import StepSync
+from arcface_edu.training.launch import World
 from arcface_edu.training.metrics import Meter, read_metrics
 from arcface_edu.training.prepare import prepare_data
+from arcface_edu.training.state import build_state
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and this machine has none")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -47,14 +48,10 @@ def batch(device=GPU, images=8):
     return torch.randn(images, 3, 112, 112, generator=generator).to(device), torch.arange(images).to(device)
 
 
-def take_step(learner, images, labels):
-    """returns: the loss."""
-    learner.ready_for(len(images))
-    with learner.averaging(now=True):
-        loss = learner.loss(images, labels, sizes=lambda: [len(images)])
-        learner.backward(loss)
-    learner.update()
-    return loss.detach()
+def take_step(state, images, labels):
+    """A step in which the ranks know each other's batch sizes, as in a run."""
+    sync = StepSync(False, [Batch(images, labels, [], "")])
+    return state.step([(images, labels)], sync)
 
 
 def loss_and_gradients(head, embeddings, labels):
@@ -101,11 +98,11 @@ def test_a_step_is_that_of_a_cpu(network):
 
 
 def loss_and_norm(network, device):
-    learner = build_learner(small(f"network={network}", "fp16=False"), 10, device, torch.float32)
-    learner.model.eval()  # without dropout, which draws otherwise on each device
-    learner.backward(learner.loss(*batch(device)))
-    learner.update()
-    return learner.loss(*batch(device)).item(), learner.gradient_norm.item()
+    state = build_state(small(f"network={network}", "fp16=False"), 10, device, torch.float32)
+    state.model.eval()  # without dropout, which draws otherwise on each device
+    state.backward(state.loss(*batch(device)))
+    grad_norm, _ = state.optimizer_step()
+    return state.loss(*batch(device)).item(), grad_norm.item()
 
 
 @pytest.mark.parametrize(
@@ -113,23 +110,20 @@ def loss_and_norm(network, device):
 )
 def test_a_step_waits_for_nothing_that_the_gpu_computes(words):
     """PyTorch raises where the processor would wait, also in copies that only look as if they did not."""
-    learner, meter = build_learner(small(*words), 10, GPU, torch.bfloat16), Meter(GPU)
+    state, meter = build_state(small(*words), 10, GPU, torch.bfloat16), Meter(GPU)
     pixels = torch.randint(256, (8, 3, 112, 112), dtype=torch.uint8).pin_memory()
     labels, flips = torch.arange(8).pin_memory(), torch.rand(8).pin_memory() < 0.5
-    take_step(learner, *batch())  # libraries are loaded, momentum is made
+    take_step(state, *batch())  # libraries are loaded, momentum is made
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         there = [tensor.to(GPU, non_blocking=True) for tensor in (pixels, flips.pin_memory())]
-        loss = take_step(learner, augment(*there), labels.to(GPU, non_blocking=True))
-        is_finite = train.on_its_way(torch.isfinite(loss))
-        meter.add(loss, learner.head.target_cosine)
-        meter.add_norm(learner.gradient_norm)
+        result = take_step(state, augment(*there), labels.to(GPU, non_blocking=True))
+        meter.update(result)
         with pytest.raises(RuntimeError, match="synchronizing"):
-            loss.item()
+            result.losses[0].item()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert is_finite()
 
 
 def test_batches_are_pinned_for_the_copy(drawn):
@@ -182,9 +176,9 @@ def test_embeddings_are_those_of_a_cpu():
 def test_over_nccl_a_rank_steps_as_a_process_alone_does(words, request):
     dtype = torch.float32 if "fp16=False" in words else torch.float16 if "amp_dtype=fp16" in words else torch.bfloat16
     config = small(*words)
-    alone = build_learner(config, 10, GPU, dtype)
+    alone = build_state(config, 10, GPU, dtype)
     expected = [take_step(alone, *batch()).item() for _ in range(3)]
-    together = build_learner(config, 10, GPU, dtype, request.getfixturevalue("nccl"))
+    together = build_state(config, 10, GPU, dtype, request.getfixturevalue("nccl"))
     found = [take_step(together, *batch()).item() for _ in range(3)]
     assert found == pytest.approx(expected, rel=1e-3 if dtype == torch.float32 else 5e-2)
 

@@ -13,9 +13,10 @@ from arcface_edu.heads import build_head
 from arcface_edu.models import build_model
 from arcface_edu.planning.dry_run import dry_run
 from arcface_edu.recipes import list_recipes
-from arcface_edu.training.optim import Schedule, build_optimizer, check_linear_rule
+from arcface_edu.training.optim import build_optimizer
 from arcface_edu.training.precision import choose_dtype
 from arcface_edu.training.prepare import complete_without_data, find_pair_files
+from arcface_edu.training.schedule import Schedule, check_linear_rule
 
 BLOCK_OF_2021 = Path(__file__).parent / "fixtures" / "config_of_the_seed.py"
 NETWORKS = ("mbf", "r18", "r50", "r100", "r200")
@@ -136,11 +137,11 @@ def test_recipe_is_the_published_one(name):
     per_epoch = config.num_image // batch
     assert (schedule.total_batch, schedule.steps_per_epoch) == (batch, per_epoch)
     assert schedule.total_steps == epochs * per_epoch
-    first, top, last = (schedule.rate(step) for step in (0, warmup * per_epoch, schedule.total_steps - 1))
+    first, top, last = (schedule.lr(step) for step in (0, warmup * per_epoch, schedule.total_steps - 1))
     assert first == pytest.approx(rate / (warmup * per_epoch + 1))
     assert top == pytest.approx(rate)
     assert last == pytest.approx(rate / ((epochs - warmup) * per_epoch))
-    half_way = schedule.rate((warmup * per_epoch + schedule.total_steps) // 2)
+    half_way = schedule.lr((warmup * per_epoch + schedule.total_steps) // 2)
     assert half_way == pytest.approx(rate / 2, rel=1e-4)
 
     assert check_linear_rule(config, gpus) is None
@@ -182,7 +183,7 @@ def test_its_rate_is_for_512_images_and_falls_by_ten_at_its_epochs(gpus, rate):
     assert (schedule.steps_per_epoch, schedule.total_steps, schedule.warmup_steps) == (epoch, 25 * epoch, 0)
     edges = {0: 1, 10 * epoch - 1: 1, 10 * epoch: 0.1, 16 * epoch - 1: 0.1, 16 * epoch: 0.01, 22 * epoch: 0.001}
     edges |= {22 * epoch - 1: 0.01, 25 * epoch - 1: 0.001}
-    assert {step: schedule.rate(step) for step in edges} == pytest.approx({s: rate * f for s, f in edges.items()})
+    assert {step: schedule.lr(step) for step in edges} == pytest.approx({s: rate * f for s, f in edges.items()})
     assert check_linear_rule(config, gpus) is None
 
 
@@ -292,7 +293,7 @@ def test_a_rate_by_a_function_of_the_epoch_becomes_the_same_steps(tmp_path):
     assert config.decay_epoch == [7, 11, 14, 17]
     schedule = Schedule.of(config, num_images=10_240, world_size=8)
     expected = [0.2 * 0.1 ** sum(m - 1 <= epoch for m in (8, 12, 15, 18)) for epoch in range(20)]
-    assert [schedule.rate(10 * epoch) for epoch in range(20)] == pytest.approx(expected)
+    assert [schedule.lr(10 * epoch) for epoch in range(20)] == pytest.approx(expected)
 
 
 def test_a_function_that_is_no_ladder_is_refused(tmp_path):

@@ -23,7 +23,7 @@ from arcface_edu.config import load_config
 from arcface_edu.data.recordio import RecordReader
 from arcface_edu.models import build_model
 from arcface_edu.train import main, train
-from arcface_edu.training import learner
+from arcface_edu.training import state
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint
 from arcface_edu.training.metrics import read_metrics
 
@@ -219,12 +219,12 @@ def test_broken_records_are_skipped_and_named_up_to_a_limit(drawn, words, tmp_pa
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_evidence(words, tmp_path, capsys, monkeypatch):
-    class Sick(learner.build_head(load_config(), 12).__class__):
+    class Sick(state.build_head(load_config(), 12).__class__):
         def forward(self, *batch):
             self.calls = getattr(self, "calls", 0) + 1
             return super().forward(*batch) * (float("nan") if self.calls == 10 else 1)
 
-    monkeypatch.setattr(learner, "build_head", lambda config, classes: Sick(config.embedding_size, classes))
+    monkeypatch.setattr(state, "build_head", lambda config, classes: Sick(config.embedding_size, classes))
     with pytest.raises(SystemExit) as stopped:
         main(["own_data", *words])
     assert stopped.value.code == 2

@@ -17,7 +17,7 @@ from torch import nn
 
 from arcface_edu import train
 from arcface_edu.models import weights
-from arcface_edu.training import learner
+from arcface_edu.training import state
 
 
 class Linear(nn.Module):
@@ -34,7 +34,7 @@ class Linear(nn.Module):
 
 def use_small_network():
     """Give `Linear` to everything in this process that builds a network."""
-    learner.build_model = weights.build_model = Linear
+    state.build_model = weights.build_model = Linear
 
 
 def failing_draw(draw, fault_step, kind):

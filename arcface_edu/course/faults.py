@@ -13,7 +13,8 @@ from arcface_edu.config import load_config
 from arcface_edu.data.images import decode, to_input
 from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import average_bn_statistics, distribute, everyones
+from arcface_edu.training.collectives import all_gather_object
+from arcface_edu.training.parallel import average_bn_statistics, wrap_parallel
 
 PATIENCE = 3  # seconds until a message that nobody answers is given up
 
@@ -24,7 +25,7 @@ def bn(world, batches=30, batch=8):
     mine, new_face = people[world.rank :: world.size], draw_faces(60)  # dealt out, so that all see all people
     torch.manual_seed(0)
     model = build_model("r10", 128)
-    together = distribute(model, load_config(), torch.device("cpu"))  # as the trainer does
+    together = wrap_parallel(model, load_config(), torch.device("cpu"))  # as the trainer does
     generator = torch.Generator().manual_seed(world.rank)
     with torch.no_grad():
         for _ in range(batches):  # nothing is learnt: the weights stay as they are, statistics gather
@@ -36,7 +37,7 @@ def bn(world, batches=30, batch=8):
     print(f"  each with its own statistics        {own:5.1f} degrees apart")
     print(f"  with statistics averaged over ranks {averaged:5.1f} degrees apart")
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    same_weights = all(torch.equal(weights, other) for other in everyones(weights))
+    same_weights = all(torch.equal(weights, other) for other in all_gather_object(weights))
     print(f"the same weights on every rank: {same_weights}")
     return dict(own=own, averaged=averaged, same_weights=same_weights)
 
@@ -48,7 +49,7 @@ def draw_faces(person, photos=12):
 
 def degrees_apart(model, images):
     """Mean angle between the embeddings of rank 0 and of the last rank, each by the running statistics it has."""
-    first, *_, last = everyones(embed_with_own_statistics(model, images))
+    first, *_, last = all_gather_object(embed_with_own_statistics(model, images))
     return (2 * ((first - last).norm(dim=1) / 2).asin()).rad2deg().mean().item()
 
 
@@ -65,11 +66,11 @@ def uneven(world, batches=4):
     """Shards of unequal length: the last rank has one batch fewer, and the others wait for it"""
     mine = batches - (world.rank == world.size - 1)
     short = dist.new_group(timeout=datetime.timedelta(seconds=PATIENCE))
-    result = dict(batches=everyones(mine))
+    result = dict(batches=all_gather_object(mine))
     print(f"batches of each rank: {result['batches']}")
 
     done, error, seconds = train(build_linear(short), mine, world)
-    result.update(plain=everyones(done), waited=seconds, error=error)
+    result.update(plain=all_gather_object(done), waited=seconds, error=error)
     print(f"plain DDP          steps taken: {result['plain']}; rank 0 gave up after {seconds:.0f} seconds:")
     print(f"                   {error}")
 
@@ -77,8 +78,8 @@ def uneven(world, batches=4):
     with together.join():  # a rank that is through answers the others' messages with zeros
         done, error, _ = train(together, mine, world)
     weights = torch.cat([parameter.detach().flatten() for parameter in together.parameters()])
-    same = all(torch.equal(weights, other) for other in everyones(weights))
-    result.update(joined=everyones(done), same_weights=same, error_joined=error)
+    same = all(torch.equal(weights, other) for other in all_gather_object(weights))
+    result.update(joined=all_gather_object(done), same_weights=same, error_joined=error)
     print(f"with model.join()  steps taken: {result['joined']}; the same weights on every rank: {same}")
     return result
 

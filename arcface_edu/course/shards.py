@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from arcface_edu.cli import cli_main
 from arcface_edu.course.tasks import largest_difference, run_task
 from arcface_edu.heads import PartialFC, target_logit
-from arcface_edu.training.distributed import everyones
+from arcface_edu.training.collectives import all_gather_object
 from arcface_edu.training.row_optim import RowSGD
 
 BATCH = 8  # images per process
@@ -59,12 +59,12 @@ def softmax(world):
     own = embeddings[mine].clone().requires_grad_()
     loss = head(own, labels[mine])
     loss.backward()
-    package = loss, torch.cat(everyones(own.grad / world.size)), head.weight.grad  # DDP would divide by it
+    package = loss, torch.cat(all_gather_object(own.grad / world.size)), head.weight.grad  # DDP would divide by it
 
     centres, everything = head.weight.detach().clone().requires_grad_(), embeddings.clone().requires_grad_()
     by_hand = sharded_softmax(everything, labels, centres, head.first_class), everything.grad, centres.grad
 
-    table = torch.cat(everyones(head.weight.detach())).requires_grad_()  # (PEOPLE, D), for the comparison alone
+    table = torch.cat(all_gather_object(head.weight.detach())).requires_grad_()  # (PEOPLE, D), for the comparison alone
     images = embeddings.clone().requires_grad_()
     logits = F.normalize(images) @ F.normalize(table).T
     marked = F.one_hot(labels, PEOPLE).bool()
@@ -74,13 +74,13 @@ def softmax(world):
     one_process = loss, images.grad, table.grad[rows]
 
     parts = "loss", "gradient of embeddings", "gradient of centres"
-    holds = everyones([rows.start, rows.stop - 1])
+    holds = all_gather_object([rows.start, rows.stop - 1])
     for rank, (first, last) in enumerate(holds):
         print(f"rank {rank} holds classes {first} to {last}")
     print(f"loss {by_hand[0]:.6f}; largest difference, as a share of the largest number:")
     apart = {}
     for name, other in (("one process", one_process), ("PartialFC", package)):
-        worst = [max(everyones(largest_difference(a, b))) for a, b in zip(by_hand, other, strict=True)]
+        worst = [max(all_gather_object(largest_difference(a, b))) for a, b in zip(by_hand, other, strict=True)]
         print(
             f"  by hand - {name:12s}" + ",".join(f"  {part} {one:.0e}" for part, one in zip(parts, worst, strict=True))
         )
@@ -111,7 +111,7 @@ def sample(world):
         missing=len(set(people.tolist()) - set(rows.tolist())),
     )
     found["moved"] = len(moved) if set(moved.tolist()) <= set(rows.tolist()) else -1
-    ranks = everyones(found)
+    ranks = all_gather_object(found)
     words = "{holds} centres, {used} in use, {people} people of the batch, {missing} of them left out, {moved} moved"
     for rank, one in enumerate(ranks):
         print(f"rank {rank}: {words.format(**one)}")

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from arcface_edu.errors import ConfigError
-from arcface_edu.training.distributed import join_world
+from arcface_edu.training.launch import join_world
 
 
 def run_task(module, doc, tasks, argv=None, **arguments):

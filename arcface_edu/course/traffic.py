@@ -11,7 +11,8 @@ from torch.profiler import profile, record_function, schedule
 
 from arcface_edu.config import load_config
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import averaging, distribute, everyones
+from arcface_edu.training.collectives import all_gather_object
+from arcface_edu.training.parallel import sync_gradients, wrap_parallel
 from arcface_edu.training.profiling import length, read_timeline
 
 ONE, SEVERAL = "one bucket", "buckets of 1 MB"
@@ -27,13 +28,13 @@ def ring(world, numbers=1_000_000):
 
     ones = torch.ones(world.size)  # a chunk of one number for each rank: how many ranks are in it so far
     rounds = [ones.tolist()] + [ones.tolist() for _ in ring_all_reduce(ones, world)]
-    contributions = [list(step) for step in zip(*everyones(rounds), strict=True)]  # (steps + 1, ranks, chunks)
+    contributions = [list(step) for step in zip(*all_gather_object(rounds), strict=True)]  # (steps + 1, ranks, chunks)
 
     collected = 2 * (world.size - 1) * tensor.nbytes
     print(f"{world.size} ranks sum {tensor.nbytes:,} bytes in {len(rounds) - 1} steps; as all_reduce does: {equal}")
     print(f"  each rank sends {sent:,} bytes, {sent / tensor.nbytes:.2f} times the tensor")
     print(f"  were one rank to collect and return, {collected:,} bytes would pass through it")
-    return dict(equal=equal, bytes=tensor.nbytes, sent=everyones(sent), contributions=contributions)
+    return dict(equal=equal, bytes=tensor.nbytes, sent=all_gather_object(sent), contributions=contributions)
 
 
 def ring_all_reduce(tensor, world):
@@ -62,9 +63,9 @@ def buckets(world, batch=16):
     images = draw_images(world, batch)
     for way, megabytes in ((ONE, 1000), (SEVERAL, 1)):
         config = load_config("drawn_faces", [f"ddp_bucket_mb={megabytes}"])
-        together = distribute(build("r10"), config, torch.device("cpu"))
+        together = wrap_parallel(build("r10"), config, torch.device("cpu"))
         line, messages[way] = record(together, images, count_messages(together))
-        timelines[way] = [in_plain_lists(line) for line in everyones(line)]
+        timelines[way] = [in_plain_lists(line) for line in all_gather_object(line)]
         travels, hidden = (length(line[kind]) for kind in ("communication", "hidden"))
         print(f"{way:15s} messages a step: {messages[way]}; on their way for {travels:.0f} ms,", end=" ")
         print(f"for {hidden:.0f} of them while rank 0 computes")
@@ -107,7 +108,7 @@ def accumulate(world, micro_batches=4):
         sent = count_messages(together)
         for number, images in enumerate(draw_images(world, micro_batches * 2).chunk(micro_batches)):
             last = number == micro_batches - 1
-            with averaging([together], now=last or way == "after each"):  # else within together.no_sync()
+            with sync_gradients([together], enabled=last or way == "after each"):  # else within together.no_sync()
                 (together(images).square().mean() / micro_batches).backward()
         gradients[way] = torch.cat([p.grad.flatten() for p in together.parameters() if p.grad is not None])
         messages[way], megabytes[way] = len(sent), sum(sent) / 1e6

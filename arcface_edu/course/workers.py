@@ -29,7 +29,7 @@ from arcface_edu.course.tasks import largest_difference, run_task
 from arcface_edu.data.loader import ShuffledBatches
 from arcface_edu.heads import MarginSoftmax
 from arcface_edu.models import build_model
-from arcface_edu.training.distributed import everyones
+from arcface_edu.training.collectives import all_gather_object
 
 BATCH = 8  # images per process
 PEOPLE, DIMENSION = 20, 128
@@ -103,7 +103,7 @@ def all_reduce(world, operation="mean"):
     equal = max(to_ddp, to_one_process) < 1e-5  # float32 adds in another order
     differences = dict(before=before, to_ddp=to_ddp, to_one_process=to_one_process)
     machine = int(os.environ["GROUP_RANK"])  # the place of this process's torchrun among all of them
-    places = everyones((world.rank, machine, world.local_rank))
+    places = all_gather_object((world.rank, machine, world.local_rank))
     found = dict(messages=messages, numbers=len(whole), differences=differences, places=places)
     return dict(operation=operation, equal=equal, **found)
 
@@ -114,7 +114,7 @@ def remote_calls(world):
         warnings.filterwarnings("ignore", "You are using a Backend")
         rpc.init_rpc(f"rank{world.rank}", rank=world.rank, world_size=world.size)
     result = {}
-    if world.leads:  # the others only serve: what is asked of them runs in threads of theirs
+    if world.is_main:  # the others only serve: what is asked of them runs in threads of theirs
         owner = f"rank{world.size - 1}"
         centres = rpc.remote(owner, draw_centres)  # made there, kept there; here is a reference to them
         embedding, label = torch.linspace(-1, 1, DIMENSION), 3
@@ -148,7 +148,7 @@ def shuffle(world, images=960):
         steps = images // (BATCH * world.size)
         batches = ShuffledBatches(images, BATCH, steps, steps, seed=5, rank=rank, world_size=world.size)
         mine = {number for batch in batches for number in batch}
-        seen[way] = len(set.union(*everyones(mine)))
+        seen[way] = len(set.union(*all_gather_object(mine)))
         print(f"{way:15s} {world.size} x {len(mine)} images drawn in an epoch, {seen[way]} different ones of {images}")
     return dict(images=images, different=seen)
 
@@ -168,7 +168,7 @@ def head_apart(world, steps=30):
             call(embeddings, torch.randint(PEOPLE, (BATCH,), generator=generator)).backward()
             optimizer.step()
             optimizer.zero_grad()
-            first, *_, last = everyones(F.normalize(head.weight.detach().double()))
+            first, *_, last = all_gather_object(F.normalize(head.weight.detach().double()))
             angles = (2 * ((first - last).norm(dim=1) / 2).asin()).rad2deg()  # exact also where they are small
             degrees[way].append(round(angles.mean().item(), 2))
         print(f"{way:12s} a centre on rank 0 and on the last rank, after {steps} steps: {degrees[way][-1]:.1f} degrees")

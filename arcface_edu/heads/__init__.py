@@ -1,14 +1,26 @@
 """Heads: embeddings and labels in, a loss out."""
 
+from typing import Any, TypeAlias
+
+from arcface_edu.heads.margin_softmax import MarginSoftmax, PartialFC
 from arcface_edu.heads.margins import MARGINS, target_logit
-from arcface_edu.heads.partial_fc import PartialFC
-from arcface_edu.heads.softmax import MarginSoftmax, Softmax
+from arcface_edu.heads.softmax import Softmax
 
-__all__ = ["MARGINS", "MarginSoftmax", "PartialFC", "Softmax", "build_head", "target_logit"]
+Head: TypeAlias = PartialFC | Softmax
+
+__all__ = [
+    "MARGINS",
+    "Head",
+    "MarginSoftmax",
+    "PartialFC",
+    "Softmax",
+    "build_head",
+    "target_logit",
+]
 
 
-def build_head(config, num_classes):
-    """The head that a config names, for that many identities."""
+def build_head(config: Any, num_classes: int) -> "Head":
+    """Build the head that a config names, for that many identities."""
     if config.loss == "softmax":
         return Softmax(config.embedding_size, num_classes)
     return PartialFC(

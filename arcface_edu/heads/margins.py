@@ -1,11 +1,13 @@
 """From the angle between an embedding and its class centre to the target logit: cos(m1*theta + m2) - m3.
 
-One formula holds them all (ArcFace, arXiv 1801.07698, eq. 4): m1 is SphereFace's, m2 ArcFace's, m3 CosFace's margin.
+One formula holds three margins (ArcFace, arXiv 1801.07698, eq. 4): m1 is SphereFace's, m2 ArcFace's, m3 CosFace's.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 MARGINS = {
     "norm_softmax": (1.0, 0.0, 0.0),
@@ -20,18 +22,24 @@ MARGINS = {
 NEAR_ONE = 1 - 1e-6
 
 
-def target_logit(cosine, margin, gradient="straight-through"):
-    """Logit of the true class after the margin, before the scale (ArcFace eq. 4).
+def target_logit(cosine: Tensor, margin: Sequence[float], gradient: str = "straight-through") -> Tensor:
+    """Return the logit of the target class after the margin, before the scale (ArcFace eq. 4).
 
-    cosine: (...,) of the angle theta to the true class's centre, in [-1, 1] up to rounding.  margin: (m1, m2, m3).
-    returns: (...,) cos(m1*theta + m2) - m3.
+    "exact" is the derivative of the formula, m1*sin(m1*theta + m2) / sin(theta): the paper's, and arcface_torch's until
+    December 2022. Past m1*theta + m2 = pi the formula turns back up and would push a bad angle to a worse one; from
+    there on the logit is cos(theta) - m2*sin(m2) - m3, which falls all the way to theta = pi.
 
-    gradient: "straight-through" passes the gradient on to `cosine` as if there were no margin (factor 1). arcface_torch
-    does so since December 2022: it computes the margin outside autograd. Past m1*theta + m2 = pi the logit turns back
-    up, as it does there; the gradient keeps its sign.
-    "exact" is the derivative of the formula, m1*sin(m1*theta + m2) / sin(theta), as in ArcFace's own code and in
-    arcface_torch until then. Past pi it would push a bad angle to a worse one, so from there on the logit is
-    cos(theta) - m2*sin(m2) - m3, which falls all the way to theta = pi.
+    "straight-through" passes the gradient on to `cosine` as if there were no margin (factor 1), as arcface_torch has
+    done since December 2022, when it moved the margin out of autograd. Past pi the logit turns back up, as it does
+    there; the gradient keeps its sign. For CosFace (m1 = 1, m2 = 0) the two are the same.
+
+    Args:
+        cosine: (...,) of the angle theta between embedding and class centre, in [-1, 1] up to rounding.
+        margin: (m1, m2, m3), the angles in radians.
+        gradient: "straight-through" or "exact".
+
+    Returns:
+        (...,) cos(m1*theta + m2) - m3.
     """
     if gradient == "straight-through":
         with torch.no_grad():
@@ -45,7 +53,7 @@ def target_logit(cosine, margin, gradient="straight-through"):
     return torch.where(cosine > turn, logit, cosine - step - m3)
 
 
-def margin_formula(cosine, margin):
-    """cos(m1*theta + m2) - m3 for theta = arccos(cosine)."""
+def margin_formula(cosine: Tensor, margin: Sequence[float]) -> Tensor:
+    """Return cos(m1*theta + m2) - m3 for theta = arccos(cosine)."""
     m1, m2, m3 = margin
     return torch.cos(m1 * torch.acos(cosine) + m2) - m3

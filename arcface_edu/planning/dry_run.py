@@ -6,13 +6,13 @@ from unittest import mock
 from torch import nn
 
 from arcface_edu.errors import ArcfaceError, TrainingError
-from arcface_edu.planning.measure import STEPS, build_on_fakes, complete, fake_batch, step
+from arcface_edu.planning.measure import STEPS, build_on_fakes, complete, fake_batch
 from arcface_edu.planning.stand_ins import fake_world
 from arcface_edu.planning.watchers import nbytes
-from arcface_edu.training import checkpoint
-from arcface_edu.training.distributed import first_line
-from arcface_edu.training.optim import Schedule
+from arcface_edu.training import checkpoint_state
+from arcface_edu.training.launch import first_line
 from arcface_edu.training.precision import choose_device, choose_dtype
+from arcface_edu.training.schedule import Schedule
 
 
 def dry_run(config):
@@ -27,24 +27,24 @@ def dry_run(config):
     lines, doing = [], "building the network"
     try:
         with fake_world(gpus, config.batch_size) as world:
-            learner = build_on_fakes(config, dtype, world)
+            state = build_on_fakes(config, dtype, world)
             doing = "the first step"
             images, labels = fake_batch(config)
             lines.append(f"  {'images':<22} {shape(images)}")
             watched = [
                 part.register_forward_hook(lambda _, __, out, name=name: lines.append(f"  {name:<22} {shape(out)}"))
-                for name, part in parts_of(learner.model)
+                for name, part in parts_of(state.model)
             ]
-            step(learner, images, labels, 1)
+            state.step([(images, labels)] * config.gradient_acc)
             for hook in watched:
                 hook.remove()
-            lines.append(f"  {'centres':<22} {shape(learner.head.weight)}, of {config.num_classes:,} on all {gpus}")
+            lines.append(f"  {'centres':<22} {shape(state.head.weight)}, of {config.num_classes:,} on all {gpus}")
             doing = "the second step"
             for _ in range(1, STEPS):
-                loss = step(learner, images, labels, config.gradient_acc)
+                loss = state.step([(images, labels)] * config.gradient_acc).losses[-1]
             lines.append(f"  {'loss':<22} {shape(loss)}")
             doing = "the checkpoint"
-            saved = checkpoint_lines(learner, gpus)
+            saved = checkpoint_lines(state, gpus)
     except ArcfaceError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -53,7 +53,7 @@ def dry_run(config):
         [
             f"dry run of {config.network} as rank 0 of {gpus}, {str(dtype).removeprefix('torch.')}: "
             f"{config.num_image:,} images of {config.num_classes:,} people, {schedule.total_steps:,} steps of "
-            f"{schedule.total_batch:,} images, rate {schedule.peak:g}",
+            f"{schedule.total_batch:,} images, rate {schedule.peak_lr:g}",
             *lines,
             *saved,
             "two steps and a checkpoint, nothing wrong; `python -m arcface_edu.plan` says what it takes.",
@@ -67,7 +67,7 @@ def parts_of(model):
         yield name, part[-1] if isinstance(part, (nn.Sequential, nn.ModuleList)) else part
 
 
-def checkpoint_lines(learner, gpus):
+def checkpoint_lines(state, gpus):
     """What a checkpoint would hold, part by part: the trainer's own state, made but not written."""
     from torch._subclasses.fake_tensor import unset_fake_temporarily  # slow imports
     from torch.distributed import tensor as dtensor
@@ -78,11 +78,11 @@ def checkpoint_lines(learner, gpus):
 
     tensors, parts = {}, {}
     with (
-        mock.patch.object(checkpoint, "everyones", lambda thing: [thing] * gpus),
+        mock.patch.object(checkpoint_state, "all_gather_object", lambda thing: [thing] * gpus),
         mock.patch.object(dtensor, "init_device_mesh", mesh),
     ):
-        state = checkpoint.gather_state(learner.parts(), learner.device)
-    json.dumps(checkpoint.split_tensors(state, "run", tensors))  # as state.json is written
+        state = checkpoint_state.gather_state(state.parts(), state.device)
+    json.dumps(checkpoint_state.split_tensors(state, "run", tensors))  # as state.json is written
     for name, tensor in tensors.items():
         parts.setdefault(name.split(".")[1], []).append(tensor)
     lines = ["a checkpoint would hold"]

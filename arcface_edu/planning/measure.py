@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from arcface_edu.planning.stand_ins import fake_world
-from arcface_edu.planning.watchers import Memory, Work, trained
-from arcface_edu.training.learner import build_learner
+from arcface_edu.planning.watchers import Memory, Work
 from arcface_edu.training.prepare import complete_without_data
+from arcface_edu.training.state import build_state
 
 STEPS = 2  # the second has what the first leaves behind: momentum
 
@@ -45,27 +45,27 @@ def complete(config, gpus):
 
 
 def measure(config, gpus, dtype):
-    """Step a config's learner twice as one of `gpus` ranks, and watch the second time.  returns: Measured.
+    """Step a config's state twice as one of `gpus` ranks, and watch the second time.  returns: Measured.
 
     config: complete, see above.  dtype: torch.float32, bfloat16 or float16.
     """
     began = time.perf_counter()
     with fake_world(gpus, config.batch_size) as world:
-        learner = build_on_fakes(config, dtype, world)
+        state = build_on_fakes(config, dtype, world)
         batch = fake_batch(config)
-        memory = Memory(learner, *batch)
+        memory = Memory(state, *batch)
         with memory:
             for _ in range(STEPS):
                 work = Work(memory)
                 with work:
-                    step(learner, *batch, config.gradient_acc, memory)
+                    state.step([batch] * config.gradient_acc)
         return Measured(
             gpus=gpus,
             batch=config.batch_size * config.gradient_acc,
             dtype=dtype,
-            parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
+            parameters=sum(parameter.numel() for parameter in state.model.parameters()),
             centres=config.num_classes,
-            own_centres=len(learner.head.weight),
+            own_centres=len(state.head.weight),
             memory=memory.peak,
             operations=work.operations,
             messages=work.messages,
@@ -74,29 +74,14 @@ def measure(config, gpus, dtype):
 
 
 def build_on_fakes(config, dtype, world):
-    learner = build_learner(config, config.num_classes, torch.device("cpu"), dtype, world)
-    for group in learner.optimizer.param_groups:
+    state = build_state(config, config.num_classes, torch.device("cpu"), dtype, world)
+    for group in state.optimizer.param_groups:
         if group.get("foreach", False) is None and not group["fused"]:
             group["foreach"] = True  # what torch.optim chooses by itself on GPUs
-    return learner
+    return state
 
 
 def fake_batch(config):
     """Images (B, 3, 112, 112) and labels (B,)."""
     images = torch.empty(config.batch_size, 3, 112, 112).to(memory_format=torch.channels_last)
     return images, torch.empty(config.batch_size, dtype=torch.long)
-
-
-def step(learner, images, labels, micro_batches, memory=None):
-    """One step as the trainer takes it.  returns: the loss of the last micro-batch."""
-    learner.model.train()
-    for number in range(micro_batches):
-        with learner.averaging(now=number == micro_batches - 1):
-            loss = learner.loss(images, labels)
-            learner.backward(loss / micro_batches)
-    if memory:
-        for parameter in trained(learner):  # by now views of DDP's packets, which stay
-            if parameter.grad is not None:
-                memory.mark_gradient(parameter.grad)
-    learner.update()
-    return loss

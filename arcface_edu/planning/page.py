@@ -5,7 +5,7 @@ import torch
 from arcface_edu.figures.plan import plot_plan
 from arcface_edu.planning import gpus as assumed
 from arcface_edu.planning.gpus import GIB, memory_on, sent, time_on, too_much
-from arcface_edu.training.optim import Schedule
+from arcface_edu.training.schedule import Schedule
 
 WHAT_IT_IS = {
     "weights": "network and this GPU's centres, fp32",
@@ -29,7 +29,7 @@ def page(config, measured, gpu):
     return "\n".join(
         [
             f"{measured.gpus} x {gpu.name}, {str(measured.dtype).removeprefix('torch.')}: {batch:,} images a step, "
-            f"{schedule.total_steps:,} steps in {config.num_epoch} epochs, rate {schedule.peak:g}",
+            f"{schedule.total_steps:,} steps in {config.num_epoch} epochs, rate {schedule.peak_lr:g}",
             f"{batch / times.step:,.0f} images/s, {hours:,.1f} hours, {verdict(measured, gpu)}",
             "",
             f"network   {config.network}: {measured.parameters:,} parameters, "

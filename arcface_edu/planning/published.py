@@ -12,7 +12,7 @@ import torch
 from arcface_edu.config import load_config
 from arcface_edu.planning.measure import complete, measure
 from arcface_edu.planning.their_head import OnEveryRank, WholeLogits
-from arcface_edu.training import learner
+from arcface_edu.training import state
 
 GPUS_USED = 8
 
@@ -81,7 +81,7 @@ def plan_published(published, theirs=True):
     words += [f"batch_size={images // GPUS_USED}", "embedding_size=512", "scale=64", "lr=0.1", "num_epoch=20"]
     config = load_config("drawn_faces", words)
     complete(config, GPUS_USED)
-    with mock.patch.object(learner, "build_head", their_head(way) if theirs else learner.build_head):
+    with mock.patch.object(state, "build_head", their_head(way) if theirs else state.build_head):
         return measure(config, GPUS_USED, torch.float16)
 
 

@@ -14,10 +14,10 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from arcface_edu.heads import chunked, partial_fc, softmax
+from arcface_edu.heads import chunked, margin_softmax, softmax
 from arcface_edu.models import prelu
-from arcface_edu.training import distributed, row_optim
-from arcface_edu.training.distributed import World
+from arcface_edu.training import parallel, row_optim, state
+from arcface_edu.training.launch import World
 
 
 @contextlib.contextmanager
@@ -72,11 +72,12 @@ def stand_ins():
 
     return [
         # Numbers that have no meaning here
-        (partial_fc, "draw_centres", lambda *_: None),
-        (partial_fc, "check_labels", lambda *_, **__: None),
+        (margin_softmax, "draw_centres", lambda *_: None),
+        (margin_softmax, "check_labels", lambda *_, **__: None),
         (softmax, "check_labels", lambda *_, **__: None),
-        (partial_fc, "gather_sizes", lambda size, world_size, _: [size] * world_size),
-        (partial_fc.PartialFC, "sample", sample),
+        (margin_softmax, "gather_sizes", lambda size, world_size, _: [size] * world_size),
+        (margin_softmax.MarginSoftmax, "sample", sample),
+        (state, "item_async", lambda _: lambda: True),  # the loss is finite
         # A step that does not overflow
         (torch.amp.GradScaler, "_maybe_opt_step", lambda _, optimizer, *__: optimizer.step()),
         (torch.amp.GradScaler, "get_scale", lambda _: 1.0),
@@ -85,7 +86,7 @@ def stand_ins():
         # What fake tensors and fake processes lack
         (torch, "sparse_coo_tensor", keep_sparse),
         (row_optim, "blocks_of", blocks_of),
-        (distributed, "DistributedDataParallel", FakeDDP),
+        (parallel, "DistributedDataParallel", FakeDDP),
         (dist, "Reducer", Reducer),
         (dist, "all_reduce", all_reduce_and_tell),
         # The ways of a GPU

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from arcface_edu.heads import PartialFC, Softmax
-from arcface_edu.heads.partial_fc import GatherBatch
+from arcface_edu.heads.sharding import GatherBatch
 
 
 class WholeLogits(PartialFC):

@@ -38,16 +38,17 @@ class Memory(MemTracker):
     peak: dict Kind -> bytes at the moment when most is held.   now: likewise at this moment.
     """
 
-    def __init__(self, learner, *batch):
+    def __init__(self, state, *batch):
         super().__init__()
         self._ref_class = Kind
-        self.head = type(learner.head).__name__
-        rows, dimension = learner.head.weight.shape
-        used = round(getattr(learner.head, "sample_rate", 1) * rows)
+        self.head = type(state.head).__name__
+        rows, dimension = state.head.weight.shape
+        used = round(getattr(state.head, "sample_rate", 1) * rows)
         self.shapes_of_gradients = {(rows, dimension), (used, dimension)}
-        self.track_external(learner.model, learner.head, *batch)
-        for parameter in trained(learner):
+        self.track_external(state.model, state.head, *batch)
+        for parameter in trained(state):
             parameter.register_post_accumulate_grad_hook(lambda parameter: self.mark_gradient(parameter.grad))
+        state.optimizer.register_step_pre_hook(lambda *_: self.mark_buckets(state))
 
     @property
     def peak(self):
@@ -63,6 +64,12 @@ class Memory(MemTracker):
 
     def mark_gradient(self, gradient):
         self._update_and_maybe_create_winfos(gradient, Kind.GRADIENTS)
+
+    def mark_buckets(self, state):
+        """After a backward pass, gradients are views of DDP's buckets, which stay."""
+        for parameter in trained(state):
+            if parameter.grad is not None:
+                self.mark_gradient(parameter.grad)
 
     def _track(self, kind, tensor):
         if tensor.layout == torch.strided:  # a fake sparse tensor holds nothing; its rows are tracked for themselves
@@ -87,8 +94,8 @@ class Memory(MemTracker):
     _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _no_view_by_module
 
 
-def trained(learner):
-    return [parameter for group in learner.optimizer.param_groups for parameter in group["params"]]
+def trained(state):
+    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
 
 
 def by_kind(snapshot):
@@ -114,7 +121,7 @@ class Message(NamedTuple):
     size: int  # bytes of what is gathered, scattered or reduced, as a whole
 
 
-PHASES = ("forward: network", "forward: head", "backward", "update")  # as `Learner` names them
+PHASES = ("forward: network", "forward: head", "backward", "update")  # as `TrainState` names them
 COLLECTIVES = {
     "allreduce_": "all-reduce",
     "_allgather_base_": "all-gather",
@@ -126,7 +133,7 @@ OF_SOME_ROWS = {"index", "index_put_", "_index_put_impl_", "gather", "scatter_",
 
 
 class Work(TorchDispatchMode):
-    """Notes every operation and every message of a step, with the phase that `Learner` says it is in."""
+    """Notes every operation and every message of a step, with the phase that `TrainState` says it is in."""
 
     def __init__(self, memory):
         super().__init__()

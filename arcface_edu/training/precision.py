@@ -1,5 +1,7 @@
 """Which device a run uses, and in which number format its network computes there."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -8,14 +10,21 @@ from arcface_edu.errors import ConfigError
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name=None, local_rank=0):
-    """The device called `name`, or the machine's accelerator, or else the CPU.
+def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
+    """Return the device called `name`; without a name the machine's accelerator, or else the CPU.
 
-    local_rank: among the processes of this machine; each takes the accelerator of its own number.
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps" ...
+        local_rank: Of this process on its machine; each takes the accelerator of its own number.
+
+    Raises:
+        ConfigError: The device cannot be used here.
     """
     if name is None and not torch.accelerator.is_available():
         return torch.device("cpu")
-    name = name or torch.accelerator.current_accelerator().type
+    if name is None:
+        accelerator = torch.accelerator.current_accelerator()
+        name = accelerator.type if accelerator else "cpu"
     try:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:
@@ -28,8 +37,8 @@ def choose_device(name=None, local_rank=0):
     return device
 
 
-def choose_dtype(config, device):
-    """The format of the network's matrix work: fp32, or where mixed precision is asked for, what the device does well.
+def choose_dtype(config: Any, device: torch.device) -> torch.dtype:
+    """Return the format of the network's matrix work: fp32, or for mixed precision what the device does well.
 
     bf16 has fp32's range and needs no scaler; fp16 on GPUs without bf16. A CPU without bf16 instructions would only
     emulate either, slower than fp32, and stays with that.
@@ -39,7 +48,7 @@ def choose_dtype(config, device):
     if config.amp_dtype:
         return DTYPES[config.amp_dtype]
     if device.type == "cpu":
-        known = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+        known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
         has_bf16 = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         return torch.bfloat16 if has_bf16 else torch.float32
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
@@ -47,13 +56,13 @@ def choose_dtype(config, device):
     return torch.float16
 
 
-def autocast(device, dtype):
-    """The context in which a network runs in that format."""
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context in which a network computes in that format."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-def build_scaler(device, dtype):
-    """fp16 alone needs its loss scaled up, so that small gradients do not vanish; elsewhere this does nothing.
+def build_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
+    """Build the loss scaler, without which small gradients would vanish in fp16; for other formats it does nothing.
 
     When one rank's shard of the head overflows, all ranks have to skip the step: PyTorch's scaler for sharded weights
     asks all of them.

@@ -18,7 +18,7 @@ from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.models.weights import hash_of, look_into, weights_file
-from arcface_edu.training.distributed import ALONE, World
+from arcface_edu.training.launch import SINGLE_PROCESS, World
 
 RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", "tensorboard")
 AUTOMATIC_HOLD_OUT = 10  # from so many people on, a fifth of a folder is kept to verify on
@@ -49,7 +49,7 @@ class Prepared(NamedTuple):
     pair_sets: list[PairSet]
 
 
-def prepare(config: EasyDict, world: World = ALONE, resume: bool = False) -> Prepared:
+def prepare(config: EasyDict, world: World = SINGLE_PROCESS, resume: bool = False) -> Prepared:
     """Complete a config from weights and data, and open the run's folder. `config` itself stays as it is.
 
     Args:
@@ -113,14 +113,14 @@ def fit_to_weights(config: EasyDict) -> EasyDict:
     return EasyDict(config, network=network, embedding_size=embedding_size, scale=scale)
 
 
-def open_output(config: EasyDict, world: World = ALONE) -> Path:
+def open_output(config: EasyDict, world: World = SINGLE_PROCESS) -> Path:
     """Return the run's folder, which rank 0 makes ready.
 
     A new run never overwrites an old one: that moves aside, to earlier-<n>/ in the same folder.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    if world.leads and not config.resume and (output / "metrics.jsonl").exists():
+    if world.is_main and not config.resume and (output / "metrics.jsonl").exists():
         aside = next(p for n in range(1, 10**6) if not (p := output / f"earlier-{n}").exists())
         aside.mkdir()
         for name in RUN_FILES:

@@ -6,23 +6,34 @@ The traces open in https://ui.perfetto.dev or chrome://tracing.
 import contextlib
 import gzip
 import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from arcface_edu.errors import ConfigError
-from arcface_edu.figures.style import save
-from arcface_edu.figures.timeline import plot_timeline
-from arcface_edu.training.distributed import everyones
+from arcface_edu.training.collectives import all_gather_object
+from arcface_edu.training.launch import World
+
+log = logging.getLogger(__name__)
 
 SKIPPED, WARMUP, RECORDED = 5, 2, 3  # the first steps fill caches and buckets, and are unlike all others
 PHASES = ("waiting for data", "agree", "forward: network", "forward: head", "backward", "update", "save")
 
 
 @contextlib.contextmanager
-def profiling(config, output, world, steps):
-    """Record a few of the next `steps` steps.  yields: a function to call after each; mostly one that does nothing.
+def profiling(config: Any, output: Path, world: World, steps: int) -> Iterator[Callable[[], None]]:
+    """Record a few of the next `steps` steps where the config asks for it.
 
-    Writes profile/rank_<r>.json.gz of every rank and profile/timeline.png; rank 0 says where the time went.
+    Writes profile/rank_<r>.json.gz of every rank and profile/timeline.png; rank 0 logs where the time went.
+
+    Yields:
+        A function to call after each step; without a profile it does nothing.
+
+    Raises:
+        ConfigError: Too few steps are left.
     """
     if not config.profile:
         yield lambda: None
@@ -35,40 +46,44 @@ def profiling(config, output, world, steps):
     folder.mkdir(exist_ok=True)
     trace = folder / f"rank_{world.rank}.json.gz"
 
-    def finish(recorded):
+    def finish(recorded: Any) -> None:
         recorded.export_chrome_trace(str(trace))
-        timelines = everyones(read_timeline(trace))
-        if world.leads:
+        timelines = all_gather_object(read_timeline(trace))
+        if world.is_main:
+            from arcface_edu.figures.style import save
+            from arcface_edu.figures.timeline import plot_timeline  # matplotlib, which a rank does without
+
             save(plot_timeline(timelines), folder / "timeline.png")
             for rank, line in enumerate(timelines):
-                print(f"rank {rank}: {describe(line)}")
-            print(f"traces and a picture of {RECORDED} steps are in {folder}/")
+                log.info("rank %d: %s", rank, step_times(line))
+            log.info("traces and a picture of %d steps are in %s/", RECORDED, folder)
 
     plan = torch_profiler.schedule(wait=SKIPPED, warmup=WARMUP, active=RECORDED, repeat=1)
     with torch_profiler.profile(schedule=plan, on_trace_ready=finish) as recorder:
         yield recorder.step
 
 
-def read_timeline(trace):
-    """A rank's steps from its chrome trace, in milliseconds from the end of its first message on.
+def read_timeline(trace: Path) -> dict[str, Any]:
+    """Read a rank's steps from its chrome trace, in milliseconds from the end of its first message on.
 
-    returns: dict of `phases`, a list of (name, begin, end), and of (K, 2) arrays of intervals: `compute` (operators, or
-    kernels of a GPU), `communication` (collectives on their way), `hidden` (both), `waiting` (neither), and `steps`.
+    Returns:
+        A dict of `phases`, a list of (name, begin, end), and of (K, 2) arrays of intervals: `compute` (operators, or
+        kernels of a GPU), `communication` (collectives on their way), `hidden` (both), `waiting` (neither), `steps`.
     """
     with gzip.open(trace, "rt") as file:
         events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
     on_gpu = any(event["cat"] == "kernel" for event in events)
 
-    def spans(wanted):
+    def spans(wanted: Callable[[dict[str, Any]], bool]) -> np.ndarray:
         found = [(event["ts"], event["ts"] + event["dur"]) for event in events if wanted(event)]
         return merge(np.array(found, dtype=float).reshape(-1, 2) / 1000)
 
-    def travels(event):
+    def travels(event: dict[str, Any]) -> bool:
         if event["cat"] == "kernel":
             return "nccl" in event["name"].lower()
         return event["cat"] == "user_annotation" and event["name"].startswith("gloo:")
 
-    def computes(event):
+    def computes(event: dict[str, Any]) -> bool:
         if on_gpu:
             return event["cat"] == "kernel" and not travels(event)
         return event["cat"] == "cpu_op" and event["name"].startswith("aten::")
@@ -92,8 +107,8 @@ def read_timeline(trace):
     )
 
 
-def describe(timeline):
-    """Milliseconds of a step, on average, by what they were spent on."""
+def step_times(timeline: dict[str, Any]) -> str:
+    """Return the milliseconds of a step, on average, by what they were spent on, as a sentence."""
     count = len(timeline["steps"])
     kinds = ("compute", "communication", "waiting")
     words = ", ".join(f"{kind} {length(timeline[kind]) / count:.1f} ms" for kind in kinds)
@@ -101,8 +116,8 @@ def describe(timeline):
     return f"a step takes {whole:.1f} ms: {words}; {hidden:.1f} ms of communication while it computes"
 
 
-def merge(spans):
-    """(K, 2) intervals in any order -> sorted ones that do not touch."""
+def merge(spans: np.ndarray) -> np.ndarray:
+    """Return (K, 2) intervals in any order as sorted ones that do not touch."""
     if not len(spans):
         return spans
     spans = spans[spans[:, 0].argsort()]
@@ -111,24 +126,24 @@ def merge(spans):
     return np.stack([spans[first, 0], ends[np.r_[np.flatnonzero(first)[1:] - 1, len(spans) - 1]]], axis=1)
 
 
-def close_gaps(spans, gap):
-    """Merged intervals, of which those closer than `gap` become one."""
+def close_gaps(spans: np.ndarray, gap: float) -> np.ndarray:
+    """Join merged intervals that are closer than `gap`."""
     return merge(spans + np.array([0, gap])) - np.array([0, gap]) if len(spans) else spans
 
 
-def outside(spans, whole):
-    """The parts of the intervals `whole` that none of the merged `spans` covers."""
+def outside(spans: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return the parts of the intervals `whole` that none of the merged `spans` covers."""
     holes = np.stack([np.r_[-np.inf, spans[:, 1]], np.r_[spans[:, 0], np.inf]], axis=1)
     return overlap(whole, holes)
 
 
-def overlap(first, second):
-    """What two sets of merged intervals have in common, merged."""
+def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return what two sets of merged intervals have in common, merged."""
     begins = np.maximum(first[:, None, 0], second[None, :, 0]).ravel()
     ends = np.minimum(first[:, None, 1], second[None, :, 1]).ravel()
     common = np.stack([begins, ends], axis=1)
     return merge(common[ends > begins])
 
 
-def length(spans):
+def length(spans: np.ndarray) -> float:
     return float((spans[:, 1] - spans[:, 0]).sum())

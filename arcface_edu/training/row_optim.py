@@ -1,40 +1,55 @@
-"""Optimizers that step only the rows which a sparse gradient holds: what `heads.PartialFC` needs below sample_rate 1.
+"""Optimizers that step only the rows that a sparse gradient holds: what `heads.PartialFC` needs below sample_rate 1.
 
 torch.optim.SGD with momentum or weight decay moves every row at every step, also centres that took no part; Partial FC
 (arXiv 2203.15565) leaves those where they are. And at a million centres the untouched rows are most of the work.
 A dense gradient means all rows; then these are torch.optim.SGD and AdamW.
 """
 
-import torch
+from collections.abc import Iterable
+from typing import Any
 
-# Rows at a time. 4 MB of 512 numbers each: what a step needs besides is small and in the cache. An accelerator has more
-# memory than it has patience: it would wait for the launch of every operation on so few.
+import torch
+from torch import Tensor
+
+# Rows at a time. 2048 rows of 512 numbers are 4 MB: what a step needs besides is small and stays in the cache. An
+# accelerator would spend its time launching operations on so few.
 BLOCK = {"cpu": 2048}
 BLOCK_OF_ACCELERATORS = 1 << 15
+Rows = Tensor | slice
 
 
 class RowOptimizer(torch.optim.Optimizer):
-    """Walks over parameters; `update_rows` of a subclass says what a step does to the rows in a gradient.
+    """Step parameters row by row; `update_rows` of a subclass says what a step does to the rows in a gradient.
 
     Parameters and state tables have one row per class. State is dense, so that checkpoints can shard it anew.
     """
 
     @torch.no_grad()
-    def step(self):
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no step here needs the loss again
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
                     for rows, gradient in blocks_of(weight.grad):
-                        self.step_rows(weight, rows, gradient)
+                        weight[rows] = self.update_rows(weight[rows], gradient, rows, self.state[weight], weight, group)
 
-    def step_rows(self, weight, rows, gradient):
-        """weight: (C, D), of which `rows`, (R,) long or a slice, take a step along gradient, (R, D)."""
-        group = next(group for group in self.param_groups if any(weight is param for param in group["params"]))
-        weight[rows] = self.update_rows(weight[rows], gradient, rows, self.state[weight], weight, group)
+    def update_rows(
+        self, weight: Tensor, gradient: Tensor, rows: Rows, state: dict[str, Any], table: Tensor, group: dict[str, Any]
+    ) -> Tensor:
+        """Return the new rows, (R, D).
+
+        Args:
+            weight: (R, D), the rows as they are.
+            gradient: (R, D).
+            rows: (R,) long or a slice, their place in the table.
+            state: The optimizer's, of the whole table.
+            table: (C, D), the parameter.
+            group: Of the parameter.
+        """
+        raise TypeError("a RowOptimizer is RowSGD or RowAdamW")
 
 
-def blocks_of(gradient):
-    """The rows that a (C, D) gradient holds and their values, (R,) or a slice and (R, D), in blocks; at least one."""
+def blocks_of(gradient: Tensor) -> Iterable[tuple[Rows, Tensor]]:
+    """Return the rows that a (C, D) gradient holds and their values, (R,) or a slice and (R, D), in blocks."""
     block = BLOCK.get(gradient.device.type, BLOCK_OF_ACCELERATORS)
     if gradient.is_sparse:
         rows = gradient._indices()[0]
@@ -48,11 +63,12 @@ def blocks_of(gradient):
 class RowSGD(RowOptimizer):
     """SGD with momentum and weight decay, as torch.optim.SGD does them, for rows in the gradient alone."""
 
-    def __init__(self, params, lr, momentum=0.0, weight_decay=0.0):
+    def __init__(self, params: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
-    def update_rows(self, weight, gradient, rows, state, table, group):
-        """weight, gradient: (R, D).  returns: (R, D), the new rows."""
+    def update_rows(
+        self, weight: Tensor, gradient: Tensor, rows: Rows, state: dict[str, Any], table: Tensor, group: dict[str, Any]
+    ) -> Tensor:
         step = gradient.add(weight, alpha=group["weight_decay"])
         if group["momentum"]:
             if not state:
@@ -69,11 +85,19 @@ class RowAdamW(RowOptimizer):
     the same bias correction.
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
-    def update_rows(self, weight, gradient, rows, state, table, group):
-        """weight, gradient: (R, D).  returns: (R, D), the new rows."""
+    def update_rows(
+        self, weight: Tensor, gradient: Tensor, rows: Rows, state: dict[str, Any], table: Tensor, group: dict[str, Any]
+    ) -> Tensor:
         if not state:
             one_each = (len(table), *[1] * (table.ndim - 1))  # the backbone's biases are tables of one number a row
             state.update(row_steps=table.new_zeros(one_each))  # "step" would stay behind on the CPU at a resume

@@ -1,4 +1,4 @@
-"""Reading the files of torch.distributed.checkpoint (DCP) without running what they say.
+"""Read the files of torch.distributed.checkpoint (DCP) without running what they say.
 
 DCP keeps the list of its tensors in `.metadata`, a pickle, and a pickle may name any function to be called while it is
 loaded. Here the few names that the list needs are admitted, any other is refused. The tensors themselves DCP loads with
@@ -6,10 +6,12 @@ loaded. Here the few names that the list needs are admitted, any other is refuse
 """
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint.metadata import StorageMeta
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 from arcface_edu.errors import CheckpointError
 
@@ -25,7 +27,9 @@ ADMITTED = {
 
 
 class MetadataUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
+    """Load a pickle that may name only what DCP's metadata needs."""
+
+    def find_class(self, module: str, name: str) -> Any:
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if is_dtype or name in ADMITTED.get(module, ()):
             return super().find_class(module, name)
@@ -33,8 +37,10 @@ class MetadataUnpickler(pickle.Unpickler):
 
 
 class SafeReader(FileSystemReader):
-    def read_metadata(self, *args, **kwargs):
-        with open(self.path / ".metadata", "rb") as file:
+    """DCP's reader of a folder, with its metadata through `MetadataUnpickler`."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with open(Path(self.path) / ".metadata", "rb") as file:
             metadata = MetadataUnpickler(file).load()
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id

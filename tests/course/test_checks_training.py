@@ -4,7 +4,7 @@ import pytest
 
 from arcface_edu.config import load_config
 from arcface_edu.course.checks.training import PATIENTS, behind_letters, check_diagnoses, check_rate
-from arcface_edu.training.optim import Schedule
+from arcface_edu.training.schedule import Schedule
 
 STEPS = 5_179_510 // 1024  # of an epoch
 DROPS = (10, 16, 22)
@@ -41,7 +41,7 @@ def test_a_mistake_is_named(sentence, capsys):
 def test_the_check_and_this_test_mean_the_same_schedule():
     config = load_config("ms1mv3_r50")
     schedule = Schedule.of(config, config.num_image, 8)
-    assert all(abs(schedule.rate(step) - right(step)) < 1e-12 for step in range(0, schedule.total_steps, 997))
+    assert all(abs(schedule.lr(step) - right(step)) < 1e-12 for step in range(0, schedule.total_steps, 997))
 
 
 def test_five_diagnoses(capsys):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from arcface_edu import train
-from arcface_edu.training import learner
+from arcface_edu.training import state
 
 SMALL = ["drawn_faces", "dry_run=True", "num_classes=1000", "num_image=50000", "batch_size=8", "device=cpu"]
 
@@ -61,7 +61,7 @@ def test_shapes_that_do_not_go_together_are_named_with_the_place(capsys):
         def forward(self, images):
             return self.fc(images.flatten(1))
 
-    with mock.patch.object(learner, "build_model", Askew), pytest.raises(SystemExit) as left:
+    with mock.patch.object(state, "build_model", Askew), pytest.raises(SystemExit) as left:
         dry(capsys, "amp_dtype=bf16")
     assert left.value.code == 2
     assert "the dry run went wrong at the first step" in capsys.readouterr().err

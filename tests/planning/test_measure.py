@@ -15,7 +15,7 @@ from arcface_edu.heads import PartialFC, chunked
 from arcface_edu.models import build_model, prelu
 from arcface_edu.planning.measure import complete, measure
 from arcface_edu.planning.watchers import Kind
-from arcface_edu.training.learner import build_learner
+from arcface_edu.training.state import build_state
 
 
 def trained(network="r10"):
@@ -91,15 +91,15 @@ def test_the_peak_is_that_of_a_real_step(words):
         mock.patch.object(chunked, "KEPT_BYTES", {}),
         mock.patch.object(prelu.PReLU, "forward", lambda layer, x: F.prelu(x, layer.weight)),
     ):
-        learner = build_learner(config, CLASSES, torch.device("cpu"), torch.float32)
+        state = build_state(config, CLASSES, torch.device("cpu"), torch.float32)
         images = torch.randn(32, 3, 112, 112).to(memory_format=torch.channels_last)
         labels = torch.randint(CLASSES, (32,))
-        learner.backward(learner.loss(images, labels))
-        learner.update()
-        resting = bytes_of(learner, images, labels)
+        state.backward(state.loss(images, labels))
+        state.optimizer_step()
+        resting = bytes_of(state, images, labels)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            learner.backward(learner.loss(images, labels))
-            learner.update()
+            state.backward(state.loss(images, labels))
+            state.optimizer_step()
     held = peak = 0
     for event in sorted(allocations(profile), key=lambda event: event.start_time_ns):
         held += event.extra_fields.alloc_size  # below 0 where memory is given back
@@ -116,9 +116,9 @@ def allocations(profile):
             yield event
 
 
-def bytes_of(learner, *batch):
-    moments = [v for state in learner.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
-    tensors = [*learner.model.state_dict().values(), learner.head.weight, *moments, *batch]
+def bytes_of(state, *batch):
+    moments = [v for moments in state.optimizer.state.values() for v in moments.values() if torch.is_tensor(v)]
+    tensors = [*state.model.state_dict().values(), state.head.weight, *moments, *batch]
     return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
 
 

@@ -8,12 +8,12 @@ import pytest
 from ranks import run_code, run_ranks
 
 from arcface_edu.training import cpu
-from arcface_edu.training.distributed import ALONE, World
+from arcface_edu.training.launch import SINGLE_PROCESS, World
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone is asked")
 
 
-PRELUDE = "import os, resource, threading, torch\nfrom arcface_edu.training import cpu, distributed\n"
+PRELUDE = "import os, resource, threading, torch\nfrom arcface_edu.training import cpu, launch\n"
 
 
 def in_a_process(code, **environment):
@@ -43,7 +43,7 @@ def test_all_threads_of_a_rank_are_batch_work_and_those_to_come():
     code = """
 stay = threading.Event()
 threading.Thread(target=stay.wait, daemon=True).start()
-cpu.settle(distributed.World(0, 2, 0))
+cpu.set_up(launch.World(0, 2, 0))
 threading.Thread(target=stay.wait, daemon=True).start()
 threads = os.listdir("/proc/self/task")
 print(len(threads), *{os.sched_getscheduler(int(thread)) for thread in threads})
@@ -80,9 +80,9 @@ def test_who_has_been_placed_stays_and_so_do_more_processes_than_cores(placed):
 
 def test_one_process_is_nobody_to_share_with(placed, monkeypatch):
     monkeypatch.setattr(os, "sched_setscheduler", lambda *_: pytest.fail("one process has nobody to interrupt"))
-    cpu.settle(ALONE)
+    cpu.set_up(SINGLE_PROCESS)
     assert placed["put"] == set()
     monkeypatch.setattr(os, "sched_setscheduler", lambda *_: None)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    cpu.settle(World(3, 4, 1))
+    cpu.set_up(World(3, 4, 1))
     assert placed["put"] == {(4, 5, 6, 7)}

@@ -16,11 +16,12 @@ from arcface_edu.errors import CheckpointError, ConfigError
 from arcface_edu.models import build_model
 from arcface_edu.planning.dry_run import dry_run
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint, restore_state
-from arcface_edu.training.distributed import World
-from arcface_edu.training.learner import build_learner
+from arcface_edu.training.launch import World
 from arcface_edu.training.metrics import read_metrics
-from arcface_edu.training.optim import Schedule, build_optimizer, set_rate
+from arcface_edu.training.optim import build_optimizer
 from arcface_edu.training.prepare import describe_data, fit_to_weights
+from arcface_edu.training.schedule import Schedule, set_lr
+from arcface_edu.training.state import build_state
 
 CPU = torch.device("cpu")
 PEOPLE = 10
@@ -52,16 +53,15 @@ def moved(one, other):
     return {name for name in one if not torch.equal(one[name], other[name])}
 
 
-def step(learner, head_only, rate=0.1, micro_batches=1, first=0, images=4):
-    """A step as the trainer takes it, of images that depend on their number alone."""
-    set_rate(learner.optimizer, rate)
-    for part in range(micro_batches):
-        learner.ready_for(images, head_only)
-        generator = torch.Generator().manual_seed(first + part)
-        faces, labels = torch.randn(images, 3, 112, 112, generator=generator), torch.arange(images) % PEOPLE
-        with learner.averaging(now=part == micro_batches - 1):
-            learner.backward(learner.loss(faces, labels) / micro_batches)
-    assert learner.update()
+def step(state, head_only, rate=0.1, micro_batches=1, first=0, images=4):
+    """Take a step of images that depend on their number alone."""
+    set_lr(state.optimizer, rate)
+    state.gradient_acc = micro_batches
+    batches = []
+    for number in range(first, first + micro_batches):
+        generator = torch.Generator().manual_seed(number)
+        batches.append((torch.randn(images, 3, 112, 112, generator=generator), torch.arange(images) % PEOPLE))
+    assert state.step(batches, head_only=head_only).updated
 
 
 @pytest.mark.parametrize(
@@ -70,32 +70,32 @@ def step(learner, head_only, rate=0.1, micro_batches=1, first=0, images=4):
 def test_while_the_head_learns_alone_nothing_of_the_backbone_changes(words):
     """Not a weight, not BN's statistics, to the last bit; and no momentum gathers for later."""
     config = load_config("drawn_faces", ["device=cpu", "weight_decay=0.1", "dropout=0.5", *words])
-    learner = build_learner(config, PEOPLE, CPU, torch.float32)
-    backbone, head = copy_of(learner.model.state_dict()), copy_of(dict(learner.head.named_parameters()))
+    state = build_state(config, PEOPLE, CPU, torch.float32)
+    backbone, head = copy_of(state.model.state_dict()), copy_of(dict(state.head.named_parameters()))
     for number in range(2):
-        step(learner, head_only=True, micro_batches=2, first=number)
-    assert_equal(backbone, learner.model.state_dict())
-    assert moved(head, dict(learner.head.named_parameters())) == set(head)
-    for parameter in learner.model.parameters():
-        history = learner.optimizer.state.get(parameter, {})
+        step(state, head_only=True, micro_batches=2, first=number)
+    assert_equal(backbone, state.model.state_dict())
+    assert moved(head, dict(state.head.named_parameters())) == set(head)
+    for parameter in state.model.parameters():
+        history = state.optimizer.state.get(parameter, {})
         assert not any(value.any() for value in history.values())
-    step(learner, head_only=False)
-    learns = {name for name, parameter in learner.model.named_parameters() if parameter.requires_grad}
-    assert learns <= moved(backbone, learner.model.state_dict())
+    step(state, head_only=False)
+    learns = {name for name, parameter in state.model.named_parameters() if parameter.requires_grad}
+    assert learns <= moved(backbone, state.model.state_dict())
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_step_of_sgd_moves_the_backbone_by_its_share_of_the_rate(momentum):
     rate, share, decay = 0.1, 0.25, 0.01
     words = ["device=cpu", "max_norm=0", f"weight_decay={decay}", f"backbone_rate={share}", f"momentum={momentum}"]
-    learner = build_learner(load_config("drawn_faces", words), PEOPLE, CPU, torch.float32)
-    head = learner.head.weight
-    named = dict(learner.model.named_parameters()) | {"centres": head}
+    state = build_state(load_config("drawn_faces", words), PEOPLE, CPU, torch.float32)
+    head = state.head.weight
+    named = dict(state.model.named_parameters()) | {"centres": head}
     before, gradients = copy_of(named), {}
     for name, parameter in named.items():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: gradients.update({name: p.grad.clone()}))
-    step(learner, head_only=False, rate=rate)
+    step(state, head_only=False, rate=rate)
     assert len(gradients) == len([p for p in named.values() if p.requires_grad])
     for name, gradient in gradients.items():
         own = rate * (1 if name == "centres" else share)
@@ -123,7 +123,7 @@ def test_a_resumed_run_takes_shares_decay_and_momentum_from_its_config_and_not_f
         for share, decay, momentum in ((0.5, 0.1, 0.9), (0.25, 0.2, 0.8))
     )
     model, head, optimizer = restored(then, build_optimizer(first, nn.Linear(3, 2), nn.Linear(2, 4)).state_dict())
-    set_rate(optimizer, 8.0)
+    set_lr(optimizer, 8.0)
     named = [model.weight, model.bias, head.weight, head.bias]
     assert [settings(optimizer, "lr")[id(p)] for p in named] == [2.0, 2.0, 8.0, 8.0]
     assert [settings(optimizer, "weight_decay")[id(p)] for p in named] == [0.2, 0.0, 0.2, 0.0]
@@ -136,7 +136,7 @@ def test_checkpoints_from_before_there_were_shares_still_go_on():
     for group in state["param_groups"]:
         del group["share"]
     *_, optimizer = restored(config, state)
-    set_rate(optimizer, 8.0)
+    set_lr(optimizer, 8.0)
     assert set(settings(optimizer, "lr").values()) == {8.0}
     with pytest.raises(CheckpointError, match=r"holds another optimizer than .* set the config back"):
         restored(load_config("drawn_faces", ["backbone_rate=0.5"]), state)  # it has a group for each share
@@ -274,23 +274,21 @@ def fine_tune_on_these_ranks():
     me = World(dist.get_rank(), dist.get_world_size())
     found = {}
     for word in ("loss=arcface", SOFTMAX, ADAMW):
-        config = load_config("drawn_faces", ["device=cpu", "backbone_rate=0.25", "max_norm=0.5", word])
-        learner = build_learner(config, PEOPLE, CPU, torch.float32, me)
+        config = load_config(
+            "drawn_faces", ["device=cpu", "backbone_rate=0.25", "max_norm=0.5", "gradient_acc=2", word]
+        )
+        state = build_state(config, PEOPLE, CPU, torch.float32, me)
         for number in range(4):
-            set_rate(learner.optimizer, 0.01)
+            set_lr(state.optimizer, 0.01)
             generator = torch.Generator().manual_seed(number)
-            for part in range(2):
-                images, labels = torch.randn(12, 3, 112, 112, generator=generator), torch.arange(12) % PEOPLE
-                own = slice(me.rank, None, me.size)
-                learner.ready_for(12 // me.size, head_only=number < 2)
-                with learner.averaging(now=part == 1):
-                    learner.backward(learner.loss(images[own], labels[own]) / 2)
-            learner.update()
+            own, labels = slice(me.rank, None, me.size), torch.arange(12) % PEOPLE
+            images = [torch.randn(12, 3, 112, 112, generator=generator) for _ in range(2)]
+            state.step([(part[own], labels[own]) for part in images], head_only=number < 2)
             if number in (1, 3):
-                head = learner.head.state_dict()["weight"]
+                head = state.head.state_dict()["weight"]
                 whole = head.full_tensor() if hasattr(head, "full_tensor") else head
-                state = copy_of(learner.model.state_dict()) | {"centres": whole.detach().clone()}
-                found.setdefault(word, []).append(state)
+                weights = copy_of(state.model.state_dict()) | {"centres": whole.detach().clone()}
+                found.setdefault(word, []).append(weights)
     return found
 
 

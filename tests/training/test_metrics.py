@@ -8,13 +8,19 @@ import pytest
 import torch
 
 from arcface_edu.training.metrics import Meter, MetricsLog, read_metrics
+from arcface_edu.training.state import StepResult
+
+
+def step_of(*micro_batches, norm=None):
+    """What a step leaves, from (loss, cosines) of each of its micro-batches."""
+    losses, cosines = zip(*micro_batches, strict=True)
+    return StepResult([torch.tensor(loss) for loss in losses], [torch.tensor(c) for c in cosines], norm, True)
 
 
 def test_meter_averages_over_images_not_over_batches():
     meter = Meter(torch.device("cpu"))
-    meter.add(torch.tensor(2.0), torch.tensor([1.0, 0.0, -1.0]))  # 0, 90, 180 degrees
-    meter.add(torch.tensor(6.0), torch.tensor([math.cos(math.radians(31))]))
-    line = meter.line()
+    meter.update(step_of((2.0, [1.0, 0.0, -1.0]), (6.0, [math.cos(math.radians(31))])))  # 0, 90, 180 and 31 degrees
+    line = meter.compute()
     assert line["loss"] == pytest.approx(3.0)
     assert line["target_angle"] == pytest.approx((0 + 90 + 180 + 31) / 4, abs=1e-3)
     histogram = line["target_angle_histogram"]
@@ -24,28 +30,26 @@ def test_meter_averages_over_images_not_over_batches():
 
 def test_the_mean_gradient_norm_of_an_interval_is_told_where_there_is_one():
     meter = Meter(torch.device("cpu"))
-    meter.add(torch.tensor(2.0), torch.tensor([0.5, 0.5]))
-    meter.add_norm(None)
-    assert "gradient_norm" not in meter.line()
+    meter.update(step_of((2.0, [0.5, 0.5])))
+    assert "gradient_norm" not in meter.compute()
     for norm in (1.0, 2.0, 6.0):  # updates, each of one or more backward passes
-        meter.add(torch.tensor(2.0), torch.tensor([0.5, 0.5]))
-        meter.add_norm(torch.tensor(norm))
+        meter.update(step_of((2.0, [0.5, 0.5]), norm=torch.tensor(norm)))
     resumed = Meter(torch.device("cpu"))
     resumed.load_state_dict(meter.state_dict())
-    assert meter.line()["gradient_norm"] == resumed.line()["gradient_norm"] == 3.0
+    assert meter.compute()["gradient_norm"] == resumed.compute()["gradient_norm"] == 3.0
     meter.reset()
-    assert "gradient_norm" not in meter.line()
+    assert "gradient_norm" not in meter.compute()
 
 
 def test_meter_goes_on_after_an_interruption():
     whole, first, second = (Meter(torch.device("cpu")) for _ in range(3))
     for meter in (whole, first):
-        meter.add(torch.tensor(2.0), torch.tensor([0.3, 0.4]))
+        meter.update(step_of((2.0, [0.3, 0.4])))
     second.load_state_dict(first.state_dict())
     for meter in (whole, second):
-        meter.add(torch.tensor(1.0), torch.tensor([0.5]))
+        meter.update(step_of((1.0, [0.5])))
     keys = ("loss", "target_angle", "target_angle_histogram")
-    assert [whole.line()[key] for key in keys] == [second.line()[key] for key in keys]
+    assert [whole.compute()[key] for key in keys] == [second.compute()[key] for key in keys]
 
 
 def test_resuming_drops_the_lines_of_steps_that_are_done_again(tmp_path):

@@ -10,7 +10,8 @@ from arcface_edu.config import load_config
 from arcface_edu.heads import MarginSoftmax, Softmax
 from arcface_edu.models import build_model
 from arcface_edu.training.checkpoint import load_latest, restore_state, save_checkpoint
-from arcface_edu.training.optim import Schedule, build_optimizer
+from arcface_edu.training.optim import build_optimizer
+from arcface_edu.training.schedule import Schedule
 
 MS1MV3 = 5_179_510
 
@@ -22,27 +23,27 @@ def schedule(*words, images=1000):
 def test_polynomial_recipe_of_ms1mv3_has_the_published_number_of_steps():
     s = schedule("batch_size=1024", "num_epoch=20", images=MS1MV3)
     assert (s.steps_per_epoch, s.total_steps) == (5058, 101_160)
-    assert s.rate(0) == pytest.approx(0.1)
-    assert s.rate(50_580) == pytest.approx(0.05)
-    assert 0 < s.rate(101_159) < 1e-5
+    assert s.lr(0) == pytest.approx(0.1)
+    assert s.lr(50_580) == pytest.approx(0.05)
+    assert 0 < s.lr(101_159) < 1e-5
 
 
 def test_step_recipe_scales_the_rate_from_512_and_drops_at_its_epochs():
     s = schedule(
         "batch_size=128", "lr=0.1", "num_epoch=25", "decay_epoch=[10, 16, 22]", "warmup_epoch=-1", images=12800
     )
-    rates = [s.rate(epoch * 100) for epoch in (0, 9.99, 10, 15.99, 16, 22, 24.99)]
+    rates = [s.lr(epoch * 100) for epoch in (0, 9.99, 10, 15.99, 16, 22, 24.99)]
     assert rates == pytest.approx([0.025, 0.025, 0.0025, 0.0025, 0.00025, 0.000025, 0.000025])
 
 
 def test_gradient_accumulation_counts_into_the_batch():
     s = schedule("batch_size=128", "gradient_acc=4", "decay_epoch=[10]", images=5120)
-    assert (s.peak, s.steps_per_epoch) == (load_config().lr, 10)
+    assert (s.peak_lr, s.steps_per_epoch) == (load_config().lr, 10)
 
 
 def test_warm_up_starts_low_and_reaches_the_peak():
     s = schedule("batch_size=10", "num_epoch=4", "warmup_epoch=0.5", "lr=0.1")
-    rates = [s.rate(step) for step in range(s.total_steps)]
+    rates = [s.lr(step) for step in range(s.total_steps)]
     assert s.warmup_steps == 50
     assert rates[0] < 0.1 / 25
     assert max(rates) == rates[50] == pytest.approx(0.1)

@@ -1,7 +1,7 @@
 """Checks for the notebook about a training run: the rate of a step, and what ails five runs."""
 
 from arcface_edu.config import load_config
-from arcface_edu.training.optim import Schedule
+from arcface_edu.training.schedule import Schedule
 
 GPUS = 8
 PATIENTS = dict(A="far too high", B="margin 1.5", C="labels shuffled", D="rate too low", E="rate too high")
@@ -52,10 +52,11 @@ def check_rate(rate):
     if not all(isinstance(value, (int, float)) for value in said.values()):
         print(f"Not yet: rate(0) gives {said[0]!r}; it should be a number.")
         return False
-    wrong = [step for step, value in said.items() if abs(value - right.rate(step)) > 1e-9]
+    wrong = [step for step, value in said.items() if abs(value - right.lr(step)) > 1e-9]
     if not wrong:
         print(
-            f"Right: {right.peak:g}, and from the steps {first:,}, {second:,} and {third:,} on a tenth of what it was."
+            f"Right: {right.peak_lr:g}, and from the steps {first:,}, {second:,} and {third:,} on a tenth of what it "
+            f"was."
         )
         return True
     print(f"Not yet: {diagnose(said, right)}")
@@ -65,7 +66,7 @@ def check_rate(rate):
 def diagnose(said, right):
     """In words, the first thing that is wrong with the rates `said`, a dict step -> rate."""
     first, second, _ = right.decay_steps
-    peak = right.peak
+    peak = right.peak_lr
     if abs(said[0] - 0.1) < 1e-9:
         return f"the 0.1 of the config is meant for 512 images a step; {GPUS} GPUs take {right.total_batch:,}."
     if abs(said[0] - peak) > 1e-9:
@@ -79,5 +80,5 @@ def diagnose(said, right):
         return f"at step {first:,} epoch 10 is over and the rate should be {peak / 10:g}, not {said[first]:g}."
     if abs(said[second] - peak / 100) > 1e-9:
         return f"the drops add up: from step {second:,} on it is {peak / 100:g} (x 0.1 twice), not {said[second]:g}."
-    step = next(step for step in said if abs(said[step] - right.rate(step)) > 1e-9)
-    return f"at step {step:,} the rate is {said[step]:g} and should be {right.rate(step):g}."
+    step = next(step for step in said if abs(said[step] - right.lr(step)) > 1e-9)
+    return f"at step {step:,} the rate is {said[step]:g} and should be {right.lr(step):g}."

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from arcface_edu.training.stopping import listen_for_stop
+from arcface_edu.training.signals import listen_for_stop
 
 
 def test_one_request_is_a_note_and_a_second_ctrl_c_is_not():

@@ -8,8 +8,8 @@ import pytest
 import torch.distributed as dist
 
 from arcface_edu.errors import ConfigError
-from arcface_edu.training import distributed
-from arcface_edu.training.distributed import World, agree_on_attempt, begun_before, join_world, remember_beginning
+from arcface_edu.training import launch
+from arcface_edu.training.launch import World, agree_on_attempt, join_world, mark_started, was_restarted
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_machines_whose_own_name_leads_nowhere_are_told_the_remedy(monkeypatch):
     place = dict(RANK="0", WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="host1", MASTER_PORT="29400")
     for name, value in place.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "meet", lambda timeout: dist.HashStore())
-    monkeypatch.setattr(distributed, "agree_on_attempt", lambda *_: "one")
+    monkeypatch.setattr(launch, "meet", lambda timeout: dist.HashStore())
+    monkeypatch.setattr(launch, "agree_on_attempt", lambda *_: "one")
     monkeypatch.setattr(dist, "init_process_group", fail)
     with pytest.raises(ConfigError, match=r"at host1:29400 .*GLOO_SOCKET_IFNAME"), join_world(1):
         pass
@@ -75,17 +75,17 @@ def test_a_process_started_again_by_the_same_torchrun_knows_that_the_run_has_beg
     def live(torchrun, life, local_rank=0):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / torchrun / life / str(local_rank) / "error.json"))
         monkeypatch.setenv("LOCAL_RANK", str(local_rank))
-        return begun_before()
+        return was_restarted()
 
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     assert not live("first", "attempt_0")
     assert not live("first", "attempt_1")  # it had died before the run began
-    remember_beginning()
+    mark_started()
     assert live("first", "attempt_1")  # machines come and go without a new number
     assert live("first", "attempt_2")
     assert not live("first", "attempt_0", local_rank=1)  # the one beside it may be slower
     assert not live("second", "attempt_0")
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
-    remember_beginning()
-    assert not begun_before()
+    mark_started()
+    assert not was_restarted()

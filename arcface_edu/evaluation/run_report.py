@@ -1,59 +1,48 @@
-"""Verification during a run, and what a run shows at its end: figures and a few lines."""
+"""What a training run shows at its end: its results in a few lines, and figures in its folder."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from arcface_edu.data.images import decode, fit
 from arcface_edu.evaluation.baseline import pixel_embeddings
 from arcface_edu.evaluation.roc import roc
-from arcface_edu.evaluation.verification import embed, hardest_pairs, summary, verify_pairs
-from arcface_edu.figures.angles import plot_pair_angles, plot_target_angles
-from arcface_edu.figures.faces import plot_pairs
-from arcface_edu.figures.runs import plot_curves, plot_roc
-from arcface_edu.figures.style import save
-from arcface_edu.training.distributed import ALONE, average_bn_statistics, everyones
-from arcface_edu.training.metrics import read_metrics
+from arcface_edu.evaluation.verification import hardest_pairs, summary, verify_pairs
 
 HARDEST = 8  # pairs of either kind in the picture
 
 
-def evaluate_all(model, pair_sets, log, step, world=ALONE):
-    """Verify on every pair set, and write a line each to the log.  returns: dict name -> result of `verify_pairs`.
+def verification_line(result: Any) -> dict[str, Any]:
+    """Return what metrics.jsonl keeps of a result of `verify_pairs`."""
+    return dict(
+        num_pairs=result["pairs"],
+        accuracy=result["accuracy"],
+        accuracy_std=result["accuracy_std"],
+        val=result["val"],
+        tar_at_far={f"{far:g}": tar for far, tar in result["tar_at_far"].items()},
+        threshold=result["threshold"],
+    )
 
-    Every rank has to call it: each embeds its part of the images, and all get the same results.
+
+def report(
+    output: Path, lines: list[dict[str, Any]], results: dict[str, Any], pair_sets: list[Any], seconds: float
+) -> None:
+    """Print the results of a finished run, and draw its figures into its folder.
+
+    Args:
+        output: The run's folder.
+        lines: Of its metrics.jsonl.
+        results: Of `verify_pairs` on each pair set, by name.
+        pair_sets: With `name`, `images` (2N encoded) and `is_same` (N,).
+        seconds: That the run took.
     """
-    average_bn_statistics(model)
-    results = {}
-    for pairs in pair_sets:
-        result = verify_pairs(embed_together(model, pairs, world), pairs.is_same)
-        results[pairs.name] = result
-        log.write(
-            step=step,
-            pairs=pairs.name,
-            num_pairs=result["pairs"],
-            accuracy=result["accuracy"],
-            accuracy_std=result["accuracy_std"],
-            val=result["val"],
-            tar_at_far={f"{far:g}": tar for far, tar in result["tar_at_far"].items()},
-            threshold=result["threshold"],
-        )
-    return results
+    from arcface_edu.figures.angles import plot_pair_angles, plot_target_angles  # matplotlib, not before it is needed
+    from arcface_edu.figures.runs import plot_curves, plot_roc
+    from arcface_edu.figures.style import save
 
-
-def embed_together(model, pairs, world):
-    """Embeddings (2N, D) of a pair set's images, of which each rank computes a run."""
-    share = -(-len(pairs.images) // world.size)
-    own = pairs.images[world.rank * share : (world.rank + 1) * share] or pairs.images[:1]  # none is left: any will do
-    progress = f"verifying on {pairs.name}" if world.leads else None
-    embeddings = embed(model, own, progress=progress)
-    return torch.cat(everyones(embeddings))[: len(pairs.images)]
-
-
-def report(output, results, pair_sets, seconds):
-    """Print the results and draw the figures of a finished run into its folder."""
     figures = output / "figures"
     figures.mkdir(exist_ok=True)
-    lines = read_metrics(output / "metrics.jsonl")
     training, verified = ([line for line in lines if key in line] for key in ("loss", "pairs"))
     save(plot_curves(training, verified if len(verified) > 1 else ()), figures / "curves.png")
     save(plot_target_angles(start_middle_end(training)), figures / "target_angles.png")
@@ -74,8 +63,8 @@ def report(output, results, pair_sets, seconds):
     print(f"\n{seconds / 60:.1f} minutes in all, peak memory {peak_memory():.2f} GiB; see {figures}/")
 
 
-def start_middle_end(training):
-    """Histograms of the target angle over the first, the middle and the last twentieth of a run's lines."""
+def start_middle_end(training: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Return histograms of the target angle over the first, the middle and the last twentieth of a run's lines."""
     counts = np.array([line["target_angle_histogram"] for line in training])  # (lines, bins)
     span, last = max(1, len(counts) // 20), len(counts)
     middle = (last - span) // 2
@@ -83,8 +72,10 @@ def start_middle_end(training):
     return {name: counts[part].sum(0) for name, part in parts.items()}
 
 
-def draw_hardest(pairs, cosines):
-    """The pairs that the network is most wrong about, as pictures."""
+def draw_hardest(pairs: Any, cosines: np.ndarray) -> Any:
+    """Return a figure of the pairs that the network is most wrong about."""
+    from arcface_edu.figures.faces import plot_pairs
+
     same, different = hardest_pairs(cosines, pairs.is_same, HARDEST)
     chosen = [*same, *different]
     first, second = ([fit(decode(pairs.images[2 * i + side], pairs.name)) for i in chosen] for side in (0, 1))
@@ -95,8 +86,8 @@ def draw_hardest(pairs, cosines):
     return plot_pairs(first, second, captions, "What the network finds hardest: same person far apart, strangers close")
 
 
-def peak_memory():
-    """The most memory that the process has held, and the largest of those it started, added up in GiB."""
+def peak_memory() -> float:
+    """Return the most memory that the process has held, plus that of the largest process it started, in GiB."""
     import resource  # not on Windows
 
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

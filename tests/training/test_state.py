@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcface_edu.config import load_config
 from arcface_edu.errors import ConfigError
-from arcface_edu.training.distributed import World
-from arcface_edu.training.learner import build_learner
+from arcface_edu.training.launch import World
 from arcface_edu.training.metrics import Meter
+from arcface_edu.training.state import build_state
 
 CPU = torch.device("cpu")
 
@@ -25,18 +25,17 @@ def small(*words):
 def step_with_overflow_on(rank):
     """Whether the step was taken, and whether weights moved: of an fp16 step in which that rank's shard overflows."""
     me = World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
-    learner = build_learner(small("amp_dtype=fp16"), 10, CPU, torch.float16, me)
-    learner.scaler.scale(torch.zeros(()))  # makes its scale, which at first is so large that anything overflows
-    learner.scaler.update(16.0)
-    before = [p.detach().clone() for p in (*learner.model.parameters(), learner.head.weight)]
+    state = build_state(small("amp_dtype=fp16"), 10, CPU, torch.float16, me)
+    state.scaler.scale(torch.zeros(()))  # makes its scale, which at first is so large that anything overflows
+    state.scaler.update(16.0)
+    before = [p.detach().clone() for p in (*state.model.parameters(), state.head.weight)]
     generator = torch.Generator().manual_seed(me.rank)
     images, labels = torch.randn(4, 3, 112, 112, generator=generator), torch.arange(4)
-    with learner.averaging(now=True):
-        learner.backward(learner.loss(images, labels))
+    state.backward(state.loss(images, labels))
     if me.rank == rank:
-        learner.head.weight.grad[0, 0] = float("inf")
-    taken, scale = learner.update(), learner.scaler.get_scale()
-    after = (*learner.model.parameters(), learner.head.weight)
+        state.head.weight.grad[0, 0] = float("inf")
+    (_, taken), scale = state.optimizer_step(), state.scaler.get_scale()
+    after = (*state.model.parameters(), state.head.weight)
     return taken, scale, any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -66,14 +65,13 @@ def test_without_overflow_all_step():
 
 @pytest.mark.parametrize("words", [(), ("loss=softmax",), ("network=mbf",), ("network=vit_t_dp005_mask0",)])
 def test_a_batch_of_which_nothing_or_one_image_could_be_read_does_no_harm(words):
-    learner = build_learner(small(*words), 10, CPU, torch.bfloat16)
+    state = build_state(small(*words), 10, CPU, torch.bfloat16)
     for images in (2, 0, 1):
-        learner.ready_for(images)
-        loss = learner.loss(torch.randn(images, 3, 112, 112), torch.arange(images))
-        learner.backward(loss)
+        result = state.step([(torch.randn(images, 3, 112, 112), torch.arange(images))])
+        (loss,) = result.losses
         assert torch.isfinite(loss) and (loss > 0) == (images > 0)
-        assert learner.update()
-    assert all(torch.isfinite(value).all() for value in learner.model.state_dict().values())
+        assert result.updated
+    assert all(torch.isfinite(value).all() for value in state.model.state_dict().values())
 
 
 class NoReading(TorchDispatchMode):
@@ -90,36 +88,34 @@ class NoReading(TorchDispatchMode):
     "words", [(), ("loss=softmax",), ("margin_gradient=exact", "max_norm=5"), ("optimizer=adamw",)]
 )
 def test_a_step_waits_for_nothing_that_the_device_computes(words, monkeypatch):
-    monkeypatch.setattr("arcface_edu.heads.partial_fc.check_labels", lambda *_, **__: None)  # looks on the CPU only
+    monkeypatch.setattr("arcface_edu.heads.margin_softmax.check_labels", lambda *_, **__: None)  # looks on the CPU only
     monkeypatch.setattr("arcface_edu.heads.softmax.check_labels", lambda *_, **__: None)
-    learner = build_learner(small(*words), 10, CPU, torch.bfloat16)
+    state = build_state(small(*words), 10, CPU, torch.bfloat16)
     images, labels = torch.randn(4, 3, 112, 112), torch.arange(4)
-    learner.ready_for(4)
+    monkeypatch.setattr("arcface_edu.training.state.item_async", lambda _: lambda: True)  # a GPU's, tested on GPUs
     meter = Meter(CPU)
     with NoReading():
-        loss = learner.loss(images, labels)
-        learner.backward(loss)
-        learner.update()
-        meter.add(loss.detach(), learner.head.target_cosine)
-        meter.add_norm(learner.gradient_norm)
+        result = state.step([(images, labels)])
+        meter.update(result)
         with pytest.raises(AssertionError, match="waits for the device"):
-            loss.item()
+            result.losses[0].item()
 
 
 def test_the_gradient_norm_is_that_before_clipping():
-    learner = build_learner(small("max_norm=0.01", "amp_dtype=fp16"), 10, CPU, torch.float16)
-    learner.scaler.scale(torch.zeros(()))
-    learner.scaler.update(16.0)  # the norm is that of the gradient without this
-    learner.backward(learner.loss(torch.randn(4, 3, 112, 112), torch.arange(4)))
-    squares = sum(p.grad.double().square().sum() for p in learner.model.parameters() if p.grad is not None)
-    assert learner.update()
-    assert learner.gradient_norm.item() == pytest.approx(squares.sqrt().item() / 16, rel=1e-3)
-    assert learner.gradient_norm > 0.01
+    state = build_state(small("max_norm=0.01", "amp_dtype=fp16"), 10, CPU, torch.float16)
+    state.scaler.scale(torch.zeros(()))
+    state.scaler.update(16.0)  # the norm is that of the gradient without this
+    state.backward(state.loss(torch.randn(4, 3, 112, 112), torch.arange(4)))
+    squares = sum(p.grad.double().square().sum() for p in state.model.parameters() if p.grad is not None)
+    grad_norm, updated = state.optimizer_step()
+    assert updated
+    assert grad_norm.item() == pytest.approx(squares.sqrt().item() / 16, rel=1e-3)
+    assert grad_norm > 0.01
 
 
 def test_data_parallel_says_why_it_stays_out(capsys):
-    learner = build_learner(small("parallel=dp"), 10, CPU, torch.float32)
-    assert learner.model_together is learner.model
+    state = build_state(small("parallel=dp"), 10, CPU, torch.float32)
+    assert state.ddp_model is state.model
     assert "parallel=dp copies the network to several GPUs, but the run is on the cpu" in capsys.readouterr().out
 
 
@@ -131,11 +127,11 @@ def test_data_parallel_computes_what_one_gpu_does():
     images, labels = torch.randn(8, 3, 112, 112, device=device), torch.arange(8, device=device)
     losses = {}
     for way in ("ddp", "dp"):
-        learner = build_learner(small(f"parallel={way}", "fp16=False"), 10, device, torch.float32)
-        learner.model.eval()  # BN of a part of the batch is not that of the whole
-        losses[way] = learner.loss(images, labels)
-        learner.backward(losses[way])
-        losses[f"gradient {way}"] = learner.model.conv1.weight.grad
+        state = build_state(small(f"parallel={way}", "fp16=False"), 10, device, torch.float32)
+        state.model.eval()  # BN of a part of the batch is not that of the whole
+        losses[way] = state.loss(images, labels)
+        state.backward(losses[way])
+        losses[f"gradient {way}"] = state.model.conv1.weight.grad
     torch.testing.assert_close(losses["dp"], losses["ddp"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses["gradient dp"], losses["gradient ddp"], rtol=1e-3, atol=1e-5)
 
@@ -147,14 +143,14 @@ def test_compiled_it_takes_the_same_step(monkeypatch):
     images, labels = torch.randn(4, 3, 112, 112, generator=torch.Generator().manual_seed(0)), torch.arange(4)
     ends = []
     for word in ("compile=False", "compile=True"):
-        learner = build_learner(small("fp16=False", "lr=0.1", word), 10, CPU, torch.float32)
-        learner.backward(learner.loss(images, labels))
-        learner.update()
-        ends.append(learner.model.state_dict())
+        state = build_state(small("fp16=False", "lr=0.1", word), 10, CPU, torch.float32)
+        state.backward(state.loss(images, labels))
+        state.optimizer_step()
+        ends.append(state.model.state_dict())
     torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)  # the names, too
 
 
 def test_compiling_without_a_compiler_is_a_sentence(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler, and no-such-compiler is not there"):
-        build_learner(small("compile=True"), 10, CPU, torch.float32)
+        build_state(small("compile=True"), 10, CPU, torch.float32)
