@@ -8,17 +8,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from arcface_edu.data.synthetic.canvas import U, V, blur, bump, edge, line, noise, ramp
 
 
-def straighten(p, u, v):
-    """From the canvas to a symmetric face's coordinates: undoes a crooked nose and one eye higher than the other."""
+def straighten(p: SimpleNamespace, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Map the canvas to a symmetric face's coordinates: undo a crooked nose and one eye higher than the other."""
     return u - p.lean * (v + 0.3), v - p.eye_skew * u * line(v - p.eye_level, 0.3)
 
 
-def outline(p, v):
-    """Half width of the head at height v: temples, cheekbones, angle of the jaw, rounded off at crown and chin."""
+def outline(p: SimpleNamespace, v: Tensor) -> Tensor:
+    """Return the half width of the head at height v: temples, cheekbones, jaw, rounded off at crown and chin."""
     knots = [-1.4, -0.9, -0.45, 0.12, p.jaw_level, p.chin_level - 0.1, 1.6]
     widths = [0.86 * p.skull_width, 0.97 * p.skull_width, p.skull_width, p.cheek_width, p.jaw_width, p.chin_width, 0.2]
     window = np.hanning(21) / np.hanning(21).sum()
@@ -28,8 +29,11 @@ def outline(p, v):
     return torch.from_numpy(rows.astype(np.float32))[:, None] * crown * chin
 
 
-def measure(p, rng):
-    """Where things are: a namespace of maps (SIDE, SIDE), coordinates and masks in [0, 1]; age from 0, 28, to 1, 78."""
+def locate_features(p: SimpleNamespace, rng: np.random.Generator) -> SimpleNamespace:
+    """Return where the features of person `p` are: maps (SIDE, SIDE) of coordinates, and masks in [0, 1].
+
+    `age` is a number, from 0 at 28 years to 1 at 78.
+    """
     u, v = straighten(p, U, V)
     a = u.abs()
     m = SimpleNamespace(u=u, v=v, a=a, age=float(np.clip((p.age - 28) / 50, 0, 1)), fine=noise(rng, 62, 62))
@@ -71,8 +75,8 @@ def measure(p, rng):
     return m
 
 
-def nose(p, u, v):
-    """Height of the nose: a ridge from the root between the eyes to the tip, wings at its sides, cut off below."""
+def nose(p: SimpleNamespace, u: Tensor, v: Tensor) -> Tensor:
+    """Return the height of the nose: a ridge from between the eyes to the tip, wings at its sides, cut off below."""
     a, top = u.abs(), p.eye_level - 0.04
     way = ((v - top) / (p.nose_level - top)).clamp(0, 1)  # 0 at the root, 1 at the tip
     ridge = p.nose_root + (p.nose_height - p.nose_root) * way**1.3 + p.nose_hump * torch.sin(math.pi * way)
@@ -83,8 +87,8 @@ def nose(p, u, v):
     return ridge * ends * line(a, 1.12 * width) + wings + base
 
 
-def height(p, m):
-    """Height of the hairless head, ears included: the skull, what stands out of it and what is sunk into it."""
+def height(p: SimpleNamespace, m: SimpleNamespace) -> Tensor:
+    """Return the height of the hairless head and ears: the skull, what stands out of it and what is sunk into it."""
     u, v, a, ex, ey = m.u, m.v, m.a, p.eye_apart, p.eye_level
     z = 0.72 * (1 - m.t.clamp(0, 1) ** 2.3).clamp_min(1e-3) ** 0.55
     z = z - 0.30 * torch.relu(-v - 0.35) ** 2 - 0.10 * torch.relu(v - 0.5) + nose(p, u, v)
@@ -104,8 +108,8 @@ def height(p, m):
     return z * m.face + rim * (1 - m.face)
 
 
-def depth(p, m):
-    """Height without fine relief and steep sides, by which points move when the head turns."""
+def depth(p: SimpleNamespace, m: SimpleNamespace) -> Tensor:
+    """Return the height without fine relief and steep sides, by which points move when the head turns."""
     skull = 0.58 * (1 - m.t.clamp(0, 1) ** 2) - 0.22 * torch.relu(-m.v - 0.35) ** 2
     beyond = torch.where(m.t > 1, -0.5 * (m.a - m.width), 0.0).clamp_min(-0.15)  # ears and hair lie farther back
     return blur(skull + beyond + 0.75 * nose(p, m.u, m.v) + 0.08 * bump(m.u, m.my, 0.3, 0.2), 4.5)

@@ -8,11 +8,13 @@ maps of a person, of height and colour, once; `render.py` turns, lights and phot
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,27 +23,28 @@ from tqdm import tqdm
 from arcface_edu.data.bins import choose_pairs, write_pairs
 from arcface_edu.data.images import encode_jpeg
 from arcface_edu.data.recordio import write_face_records
-from arcface_edu.data.synthetic.maps import carve
+from arcface_edu.data.synthetic.maps import build_maps
 from arcface_edu.data.synthetic.parameters import make_person, make_photographs
-from arcface_edu.data.synthetic.render import take
+from arcface_edu.data.synthetic.render import render
 from arcface_edu.errors import DataError
+from arcface_edu.io import StrPath
 
 UNSEEN = 1_000_000  # people from this number on are for verification only
 
 
-def draw_person(seed, person, photos, difficulty=1.0):
-    """JPEG photographs, 112 x 112 RGB, of identity number `person` of the population `seed`: a list of bytes."""
+def draw_person(seed: int, person: int, photos: int, difficulty: float = 1.0) -> list[bytes]:
+    """Draw photographs of identity number `person` of the population `seed`: JPEGs, 112 x 112 RGB."""
     with one_thread():
         p = make_person(seed, person)
         photo = make_photographs(p, seed, person, photos, difficulty)
-        pictures = take(carve(p, np.random.default_rng([seed, person, 0, 1])), photo)
+        pictures = render(build_maps(p, np.random.default_rng([seed, person, 0, 1])), photo)
         quality = [int(rng.uniform(95 - 45 * min(difficulty, 1.5), 96)) for rng in photo.rngs]
         return [encode_jpeg(x, q) for x, q in zip((pictures * 255).round().byte(), quality, strict=True)]
 
 
 @contextmanager
-def one_thread():
-    """Torch on one thread: drawing is many small steps, each core draws people of its own, and sums keep order."""
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: drawing is many small steps, each core draws other people, and sums keep their order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # the far tails of all those Gaussians: as zeros they are fast
@@ -52,11 +55,30 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def draw_faces(out, identities, photos, seed=0, pairs=3000, pair_identities=100, difficulty=1.0, workers=None):
-    """Draw a data set into folder `out`: train.rec, train.idx, property, and drawn.bin with so many verification pairs.
+def draw_faces(
+    out: StrPath,
+    identities: int,
+    photos: int,
+    seed: int = 0,
+    pairs: int = 3000,
+    pair_identities: int = 100,
+    difficulty: float = 1.0,
+    workers: int | None = None,
+) -> None:
+    """Draw a data set: train.rec, train.idx, property, and drawn.bin with verification pairs.
 
-    identities x photos are for training. The pairs, half of them of one person, show `pair_identities` other people,
-    the same ones however large the training set is. workers: processes, None is one per core; no byte depends on them.
+    Args:
+        out: Folder to write.
+        identities: People to train on.
+        photos: Photographs of each.
+        seed: The same seed draws the same bytes.
+        pairs: Number of pairs, half of them of one person.
+        pair_identities: People in the pairs: others, and the same ones however large the training set is.
+        difficulty: Spread of pose, light, blur and occlusion, 0 to 3.
+        workers: Processes, None is one per core; no byte depends on them.
+
+    Raises:
+        DataError: A number is out of its bounds, or a worker died.
     """
     for name, value in (("identities", identities), ("photos", photos), ("pair_identities", pair_identities)):
         if not 2 <= value <= UNSEEN:
@@ -68,7 +90,7 @@ def draw_faces(out, identities, photos, seed=0, pairs=3000, pair_identities=100,
     out.mkdir(parents=True, exist_ok=True)
     people = [*range(identities), *range(UNSEEN, UNSEEN + pair_identities)]
     tasks = [(seed, person, photos, difficulty) for person in people]
-    with tempfile.TemporaryDirectory(prefix=".drawing-", dir=out) as folder, crew(workers, len(tasks)) as draw:
+    with tempfile.TemporaryDirectory(prefix=".drawing-", dir=out) as folder, worker_map(workers, len(tasks)) as draw:
         drawn = iter(tqdm(draw(_draw_task, tasks), total=len(tasks), desc="drawing faces", unit="person"))
         write_face_records(folder, islice(drawn, identities))
         unseen = list(drawn)
@@ -79,10 +101,10 @@ def draw_faces(out, identities, photos, seed=0, pairs=3000, pair_identities=100,
 
 
 @contextmanager
-def crew(workers, tasks):
-    """A `map` that keeps the order, over so many processes (None: one per core); the plain one where one is enough."""
+def worker_map(workers: int | None, tasks: int) -> Iterator[Callable[..., Any]]:
+    """Yield a `map` over so many processes (None: one per core) that keeps the order; the built-in one for one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = min(workers or cores, tasks)
+    workers = min(workers or cores or 1, tasks)
     if workers == 1:
         yield map
     else:
@@ -98,5 +120,5 @@ def crew(workers, tasks):
             pool.shutdown(cancel_futures=True)
 
 
-def _draw_task(task):
+def _draw_task(task: tuple[int, int, int, float]) -> list[bytes]:
     return draw_person(*task)

@@ -1,12 +1,40 @@
 """Hair of the head, brows and beard: masks in [0, 1] over the canvas, and the strands that texture them."""
 
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from arcface_edu.data.synthetic.canvas import bump, edge, line, noise, ramp, strands
 
 
-def hair(p, m, rng):
-    """Hair of the head.   returns: mask, strands (mean 0), and the height of its outer surface."""
+class Hair(NamedTuple):
+    """Maps (SIDE, SIDE) of the hair of the head."""
+
+    mask: Tensor
+    strands: Tensor  # texture, mean 0
+    surface: Tensor  # height of its outer surface
+
+
+class Brows(NamedTuple):
+    """Maps (SIDE, SIDE) of the brows."""
+
+    mask: Tensor
+    strands: Tensor
+
+
+class Beard(NamedTuple):
+    """Maps (SIDE, SIDE) of beard, goatee and moustache."""
+
+    mask: Tensor
+    stubble: Tensor  # mask of the stubble
+    strands: Tensor
+
+
+def draw_hair(p: SimpleNamespace, m: SimpleNamespace, rng: np.random.Generator) -> Hair:
+    """Draw the hair of the head of person `p` over the features `m`."""
     u, v, a, long = m.u, m.v, m.a, float(p.hair_length > 0.25)
     # where it begins: a line over the forehead that falls to the side of the face
     t = a / (m.width + 0.02).clamp_min(0.3)
@@ -32,21 +60,21 @@ def hair(p, m, rng):
     mask = torch.maximum(edge(front - v + ragged, 0.020), curtain)
     mask = mask * edge(outer - a + ragged * (0.5 + p.curl), 0.014)
     surface = 0.62 * (1 - (a / (outer + 0.03)).clamp(0, 1) ** 4).clamp_min(1e-3) ** 0.5
-    return mask, flow, surface - 0.35 * torch.relu(-v - 0.35) ** 2 + 0.14
+    return Hair(mask, flow, surface - 0.35 * torch.relu(-v - 0.35) ** 2 + 0.14)
 
 
-def brows(p, m, rng):
-    """The brows.   returns: mask, strands."""
+def draw_brows(p: SimpleNamespace, m: SimpleNamespace, rng: np.random.Generator) -> Brows:
+    """Draw the brows."""
     bristle = strands(rng, m.a * 2.2 + m.v * 0.8, m.v)
     x = (m.a - p.eye_apart - p.brow_shift) / p.brow_length  # -1 at the inner to 1 at the outer end
     y = m.v - p.eye_level + p.brow_level + p.brow_tilt * (m.a - p.eye_apart) + p.brow_arch * (1 - (x - 0.25) ** 2)
     thick = p.brow_thick * (1.1 - 0.55 * ramp(x, 0.1, 1.1)) * (1 + 0.15 * bristle)
     mask = edge(thick - y.abs(), 0.010) * edge(1 - x.abs() + 0.08 * bristle, 0.06)
-    return torch.maximum(mask, p.monobrow * bump(m.u, y, 0.14, 0.04)), bristle
+    return Brows(torch.maximum(mask, p.monobrow * bump(m.u, y, 0.14, 0.04)), bristle)
 
 
-def beard(p, m, rng):
-    """Beard, goatee and moustache.   returns: mask, mask of the stubble, texture."""
+def draw_beard(p: SimpleNamespace, m: SimpleNamespace, rng: np.random.Generator) -> Beard:
+    """Draw beard, goatee and moustache."""
     whisker = noise(rng, 39, 82)
     cheek_line = 0.66 - 0.62 * ((m.t - 0.42) / 0.55).clamp(0, 1)
     around = (
@@ -58,4 +86,4 @@ def beard(p, m, rng):
         edge(m.v - p.nose_level - 0.15 + 0.02 * whisker, 0.02) * edge(-m.my - m.lip_up + 0.01, 0.012) * line(m.mx, 1.0)
     )
     full = torch.maximum(torch.maximum(p.beard * jaw, p.goatee * chin), max(p.moustache, p.beard) * lip)
-    return full, p.stubble * torch.maximum(jaw, lip), whisker
+    return Beard(full, p.stubble * torch.maximum(jaw, lip), whisker)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 # name: (lowest, highest, meaning), or (lowest, highest, chance, meaning) where only so many people have it, others 0
-PERSON = {
+PERSON: dict[str, tuple] = {
     # skull
     "skull_width": (0.63, 0.77, "half width of the head at the temples"),
     "cheek_width": (0.61, 0.76, "half width at the cheekbones"),
@@ -112,7 +112,7 @@ PERSON = {
 
 # name: (spread, kind, meaning). "bell" is normal with that standard deviation, "even" uniform in [0, spread], "chance"
 # is 1 with that probability, else 0. Difficulty multiplies the spread: 0 leaves a passport photograph, 2 is hard.
-PHOTOGRAPH = {
+PHOTOGRAPH: dict[str, tuple[float, str, str]] = {
     "yaw": (17.0, "bell", "turn of the head, degrees (cut at 36)"),
     "pitch": (9.0, "bell", "nod, degrees"),
     "jitter_x": (0.038, "bell", "error of the detector's crop"),
@@ -143,8 +143,8 @@ PHOTOGRAPH = {
 }
 
 
-def make_person(seed, person):
-    """Identity number `person` of the population `seed`: a namespace with the names of PERSON."""
+def make_person(seed: int, person: int) -> SimpleNamespace:
+    """Return identity number `person` of the population `seed`: a number for each name of PERSON."""
     rng = np.random.default_rng([seed, person])
     p = {}
     for name, (low, high, *chance, _) in PERSON.items():
@@ -170,10 +170,12 @@ def make_person(seed, person):
     return SimpleNamespace(**p)
 
 
-def make_photographs(p, seed, person, photos, difficulty=1.0):
-    """The circumstances of a person's photographs: a namespace with tensors (photos,) named as PHOTOGRAPH is.
+def make_photographs(
+    p: SimpleNamespace, seed: int, person: int, photos: int, difficulty: float = 1.0
+) -> SimpleNamespace:
+    """Return the circumstances of a person's photographs: a tensor (photos,) for each name of PHOTOGRAPH.
 
-    Every photograph has dice of its own, so number k is the same however many are taken.
+    Every photograph has an `rng` of its own, so number k is the same however many are drawn.
     """
     rngs = [np.random.default_rng([seed, person, 1 + k]) for k in range(photos)]
     rows = []

@@ -1,43 +1,59 @@
-"""A photograph of a relief: change the mood, light it, put things around it, press the button.
+"""A photograph of a person's maps: expression, light, surroundings, camera.
 
-Shapes: B photographs of one person; P = 112 * 112 pixels. Everything is linear light until `develop`.
+Shapes: B photographs of one person; P = 112 * 112 pixels; uv are (B, P, 2) coordinates of the head. Everything is
+linear light until `develop`.
 """
+
+from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from arcface_edu.data.synthetic.anatomy import straighten
-from arcface_edu.data.synthetic.canvas import REACH, bump, edge, over, ramp
-from arcface_edu.data.synthetic.maps import CHANNELS
-from arcface_edu.data.synthetic.pose import CROP, on_head, on_plane, pose, sample, undo_alignment
+from arcface_edu.data.synthetic.canvas import REACH, bump, edge, ramp, rgb
+from arcface_edu.data.synthetic.maps import CHANNELS, FaceMaps
+from arcface_edu.data.synthetic.pose import CROP, on_head, on_plane, pose_head, sample, undo_alignment
 from arcface_edu.data.synthetic.scene import background, clothes, occlude, patches
 
 
-def take(maps, photo):
-    """The photographs of one person: (B, 3, 112, 112) in [0, 1], sRGB.
+def render(maps: FaceMaps, photo: SimpleNamespace) -> Tensor:
+    """Return the photographs of one person: (B, 3, 112, 112) in [0, 1], sRGB.
 
-    photo: a namespace with a tensor (B,) for every name of `faces.PHOTOGRAPH`, glasses_on (B,), and rngs, one each.
+    Args:
+        maps: The person.
+        photo: A tensor (B,) for every name of `parameters.PHOTOGRAPH`, glasses_on (B,), and rngs, one each.
     """
-    turn, factor, shift, _ = pose(maps, photo)
+    rotation, factor, shift, _ = pose_head(maps, photo)
     points = undo_alignment(factor, shift)
-    place = on_head(maps, turn, points, photo.nearness)
-    moved, gap, below = express(maps.person, photo, *place.unbind(-1))
-    look = dict(zip(CHANNELS, sample(maps.layers, moved), strict=True))
-    colour = torch.stack([look["red"], look["green"], look["blue"]])  # (3, B, P)
-    colour = colour + look["eye"] * (eyeballs(maps, photo, place) - colour)
+    uv = on_head(maps, rotation, points, photo.nearness)
+    moved, gap, below = express(maps.person, photo, *uv.unbind(-1))
+    surface = dict(zip(CHANNELS, sample(maps.layers, moved), strict=True))
+    colour = torch.stack([surface["red"], surface["green"], surface["blue"]])  # (3, B, P)
+    colour = colour + surface["eye"] * (eyeballs(maps, photo, uv) - colour)
     colour = colour + gap * (mouth(photo, below) - colour)
-    face, around = illuminate(maps, photo, turn, place, look, colour)
-    image = behind(maps, photo, on_plane(points, turn, -0.35), around)
-    head = look["head"].view(-1, 1, CROP, CROP)
+    face, around = illuminate(maps, photo, rotation, uv, surface, colour)
+    image = behind(maps, photo, on_plane(points, rotation, -0.35), around)
+    head = surface["head"].view(-1, 1, CROP, CROP)
     image = image + head * (face - image)
-    image = in_front(maps, photo, on_plane(points, turn, 0.5), place, image, head, around)
+    image = in_front(maps, photo, on_plane(points, rotation, 0.5), uv, image, head, around)
     return develop(image, photo)
 
 
-def express(p, photo, u, v):
-    """The face in motion. u, v: (B, P).   returns: the place (B, P, 2) of the calm face that shows there now,
-    the gap between the lips as a mask (B, P), and the distance below the upper lip (B, P).
+def express(p: SimpleNamespace, photo: SimpleNamespace, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move the face as the photograph's expression says.
+
+    Args:
+        p: The person.
+        photo: As in `render`.
+        u: (B, P) coordinate of the head.
+        v: (B, P), likewise.
+
+    Returns:
+        The coordinates (B, P, 2) of the calm face that show there now, the gap between the lips as a mask (B, P), and
+        the distance below the upper lip (B, P).
     """
     smile, lifted, opened = photo.smile[:, None], photo.brows[:, None], photo.mouth_open[:, None]
     du, dv = straighten(p, u, v)
@@ -60,70 +76,79 @@ def express(p, photo, u, v):
     return torch.stack([new_u, new_v], -1), edge(below) * edge(gap - below) * ramp(gap, 0, 0.02), below
 
 
-def eyeballs(maps, photo, place):
-    """White, iris and pupil, looking where the photograph says: (3, B, P)."""
-    u, v = (place - torch.stack([photo.gaze_x, photo.gaze_y - 0.012], -1)[:, None]).unbind(-1)
+def eyeballs(maps: FaceMaps, photo: SimpleNamespace, uv: Tensor) -> Tensor:
+    """Return white, iris and pupil, looking where the photograph says: (3, B, P)."""
+    u, v = (uv - torch.stack([photo.gaze_x, photo.gaze_y - 0.012], -1)[:, None]).unbind(-1)
     r = torch.minimum(*[torch.hypot(u - x, v - y) for x, y, _ in maps.points[:2]])
     size = maps.person.iris_size
     iris = (
-        over(maps.iris)[..., 0:1] * (0.75 + 0.8 * ramp(r, 0.015, 0.8 * size)) * (1 - 0.75 * ramp(r, 0.72 * size, size))
+        rgb(maps.iris)[..., 0:1] * (0.75 + 0.8 * ramp(r, 0.015, 0.8 * size)) * (1 - 0.75 * ramp(r, 0.72 * size, size))
     )
-    white, disc, pupil = over([0.25, 0.22, 0.205]), edge(size - r, 0.006), edge(0.025 - r, 0.005)
+    white, disc, pupil = rgb([0.25, 0.22, 0.205]), edge(size - r, 0.006), edge(0.025 - r, 0.005)
     return (white * (1 - disc) + iris * disc) * (1 - pupil) + 0.006 * pupil
 
 
-def mouth(photo, below):
-    """What shows between the lips, (3, B, P): teeth if it is wide open, and the dark."""
+def mouth(photo: SimpleNamespace, below: Tensor) -> Tensor:
+    """Return what shows between the lips, (3, B, P): teeth if it is wide open, and the dark."""
     teeth = edge(0.055 - below) * ramp(below, -0.005, 0.03) * ramp(photo.mouth_open, 0.025, 0.07)[:, None]
-    return over([0.02, 0.008, 0.006]) + teeth * over([0.42, 0.39, 0.35])
+    return rgb([0.02, 0.008, 0.006]) + teeth * rgb([0.42, 0.39, 0.35])
 
 
-def illuminate(maps, photo, turn, place, look, colour):
-    """Key light, fill light and gloss, in the coordinates of the head.
+def illuminate(
+    maps: FaceMaps, photo: SimpleNamespace, rotation: Tensor, uv: Tensor, surface: Mapping[str, Tensor], colour: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Light the head by key light, fill light and gloss, in the coordinates of the head.
 
-    returns: the lit head (B, 3, 112, 112), and the light that falls on everything around it, (B, 3, 1, 1).
+    Args:
+        maps: The person.
+        photo: As in `render`.
+        rotation: (B, 3, 3) of the head.
+        uv: (B, P, 2) coordinates of the head.
+        surface: The layers of the maps by name, (B, P) each, sampled there.
+        colour: (3, B, P).
+
+    Returns:
+        The lit head (B, 3, 112, 112), and the light that falls on everything around it, (B, 3, 1, 1).
     """
-    many = len(turn)
-    light = F.normalize(torch.stack([photo.light_x - 0.2, photo.light_y - 0.45, torch.ones(many)], -1), dim=-1)
-    light, view = (light[:, None] @ turn)[:, 0], turn[:, 2]
-    steep = torch.rsqrt(look["slope_u"].square() + look["slope_v"].square() + 1)
+    batch = len(rotation)
+    light = F.normalize(torch.stack([photo.light_x - 0.2, photo.light_y - 0.45, torch.ones(batch)], -1), dim=-1)
+    light, view = (light[:, None] @ rotation)[:, 0], rotation[:, 2]
+    steep = torch.rsqrt(surface["slope_u"].square() + surface["slope_v"].square() + 1)
 
-    def facing(direction):
-        """Cosine between the surface's normal and a direction (B, 3): (B, P)."""
+    def facing(direction: Tensor) -> Tensor:
+        """Return the cosine between the surface's normal and a direction (B, 3): (B, P)."""
         x, y, z = direction[:, :, None].unbind(1)
-        return (z - x * look["slope_u"] - y * look["slope_v"]) * steep
+        return (z - x * surface["slope_u"] - y * surface["slope_v"]) * steep
 
     ratio = (0.4 + photo.contrast).exp()[:, None]
     lamp, air = temperature(photo.warmth), temperature(photo.fill_warmth)  # (B, 3)
-    leaves = torch.stack([patches(rng) for rng in photo.rngs]).pow(photo.dapple[:, None, None]).view(many, -1)
+    leaves = torch.stack([patches(rng) for rng in photo.rngs]).pow(photo.dapple[:, None, None]).view(batch, -1)
     shadow = cast_shadow(maps, light)[:, None]
-    shadow = (
-        F.grid_sample(shadow, (place / REACH)[:, None], padding_mode="border", align_corners=True)[:, 0, 0] * leaves
-    )
+    shadow = F.grid_sample(shadow, (uv / REACH)[:, None], padding_mode="border", align_corners=True)[:, 0, 0] * leaves
     key, fill = 1.6 * ratio / (1 + ratio), 0.9 / (1 + ratio)
-    ambient = fill * (1 - 0.3 * facing(turn[:, 1])) * look["sky"]
-    cosine, image = facing(light), []
+    ambient = fill * (1 - 0.3 * facing(rotation[:, 1])) * surface["sky"]
+    cosine, lit = facing(light), []
     # light that seeps through skin comes out red: red wraps farther round, and into shadows
     for c, (wrap, hard) in enumerate(((0.38, 0.85), (0.22, 0.97), (0.16, 1.0))):
         direct = key * ((cosine + wrap) / (1 + wrap)).clamp_min(0) * (1 - hard * (1 - shadow))
-        image.append(colour[c] * (direct * lamp[:, c, None] + ambient * air[:, c, None]))
+        lit.append(colour[c] * (direct * lamp[:, c, None] + ambient * air[:, c, None]))
     broad = facing(F.normalize(light + view, dim=-1)).clamp_min(0).square().square().square()
     sharp = broad.square().square()
-    glint = (look["gloss"] * (broad + 1.6 * sharp) + 0.01 * look["eye"] * sharp) * shadow * key
+    glint = (surface["gloss"] * (broad + 1.6 * sharp) + 0.01 * surface["eye"] * sharp) * shadow * key
     for x, y, _ in maps.points[:2]:  # the lamp's image in the eyes
         spot = torch.hypot(
-            place[..., 0] - x - photo.gaze_x[:, None] - 0.03 * light[:, :1],
-            place[..., 1] - y + 0.022 - 0.012 * light[:, 1:2],
+            uv[..., 0] - x - photo.gaze_x[:, None] - 0.03 * light[:, :1],
+            uv[..., 1] - y + 0.022 - 0.012 * light[:, 1:2],
         )
-        glint = glint + 0.15 * look["eye"] * edge(0.013 - spot, 0.005)
-    image = torch.stack(image, 1) + glint[:, None] * lamp[:, :, None]
-    return image.view(many, 3, CROP, CROP), ((0.75 * key + fill) * (lamp + air) / 2)[:, :, None, None]
+        glint = glint + 0.15 * surface["eye"] * edge(0.013 - spot, 0.005)
+    image = torch.stack(lit, 1) + glint[:, None] * lamp[:, :, None]
+    return image.view(batch, 3, CROP, CROP), ((0.75 * key + fill) * (lamp + air) / 2)[:, :, None, None]
 
 
-def cast_shadow(maps, light):
-    """Share of the key light (B, 3) that reaches each place: (B, h, w), on a coarse canvas, for shadows are soft.
+def cast_shadow(maps: FaceMaps, light: Tensor) -> Tensor:
+    """Return the share of the key light (B, 3) that reaches each point: (B, h, w), coarse, since shadows are soft.
 
-    It goes from each place toward the light in five steps, and asks by how much the relief stands in the way.
+    It goes from each point toward the light in five steps, and asks by how much the relief stands in the way.
     """
     low = F.avg_pool2d(maps.height[None], 4)[0]
     grid = torch.stack(torch.meshgrid(*[torch.linspace(-REACH, REACH, len(low))] * 2, indexing="xy"), -1).view(1, -1, 2)
@@ -134,47 +159,51 @@ def cast_shadow(maps, light):
     return torch.exp(-14 * blocked).view(-1, *low.shape)
 
 
-def temperature(warmth):
-    """Colour of a light, (B, 3): warm above 0, cool below."""
+def temperature(warmth: Tensor) -> Tensor:
+    """Return the colour of a light, (B, 3): warm above 0, cool below."""
     return torch.exp(warmth[:, None] * torch.tensor([1.0, 0.1, -1.1]))
 
 
-def behind(maps, photo, place, around):
-    """Background, hair that hangs behind, neck and clothes: (B, 3, 112, 112). place: (B, P, 2) on the neck's plane."""
+def behind(maps: FaceMaps, photo: SimpleNamespace, uv: Tensor, around: Tensor) -> Tensor:
+    """Return background, hair that hangs behind, neck and clothes: (B, 3, 112, 112).
+
+    uv: (B, P, 2) on the neck's plane; around: (B, 3, 1, 1), the light.
+    """
     p, image = maps.person, torch.stack([background(rng) for rng in photo.rngs])
-    u, v = place.view(-1, 1, CROP, CROP, 2).unbind(-1)
+    u, v = uv.view(-1, 1, CROP, CROP, 2).unbind(-1)
     if p.hair_length > 0.25:
         fall = edge(p.skull_width + p.hair_side - u.abs(), 0.015) * edge(p.hair_length - v, 0.05)
-        image = image + fall * (0.35 * over(maps.hair) * around - image)
+        image = image + fall * (0.35 * rgb(maps.hair) * around - image)
     width = 0.16 + 0.52 * p.jaw_width + 0.5 * torch.relu(v - 1.05) ** 2
     rounded = (1 - (u / width).clamp(-1, 1) ** 2).sqrt() * (0.30 + 0.35 * ramp(v, 0.9, 1.35))
-    neck = over(maps.skin) * over([1.0, 0.86, 0.82]) * rounded * around
+    neck = rgb(maps.skin) * rgb([1.0, 0.86, 0.82]) * rounded * around
     image = image + edge(width - u.abs()) * edge(v - 0.4, 0.05) * (neck - image)
-    cloth, collar = zip(*[clothes(rng) for rng in photo.rngs], strict=True)
-    cloth = torch.stack(cloth)[:, :, None, None] * (0.75 + 0.2 * torch.sin(9 * u + 5 * v)) * around
+    colours, collar = zip(*[clothes(rng) for rng in photo.rngs], strict=True)
+    cloth = torch.stack(colours)[:, :, None, None] * (0.75 + 0.2 * torch.sin(9 * u + 5 * v)) * around
     return image + edge(v - torch.tensor(collar)[:, None, None, None] + 0.30 * (u.abs() - 0.5)) * (cloth - image)
 
 
-def in_front(maps, photo, near, place, image, head, around):
-    """Glasses, and what gets in the way. near: (B, P, 2) on the plane of the glasses; place: (B, P, 2) on the head."""
+def in_front(
+    maps: FaceMaps, photo: SimpleNamespace, near: Tensor, uv: Tensor, image: Tensor, head: Tensor, around: Tensor
+) -> Tensor:
+    """Add glasses and occluders to `image`. near: (B, P, 2) on the plane of the glasses; uv: on the head."""
     if photo.glasses_on.any():
         rim, lens = (sample(maps.frame, near).view(2, -1, 1, CROP, CROP) * photo.glasses_on.view(-1, 1, 1, 1)).unbind(0)
         image = image + 0.10 * lens * (0.12 - image)  # a faint reflection
-        image = image + 0.95 * rim * head * (over(maps.rim) * around - image)
-    place = place.view(-1, CROP, CROP, 2)
+        image = image + 0.95 * rim * head * (rgb(maps.rim) * around - image)
+    uv = uv.view(-1, CROP, CROP, 2)
     for k in photo.occluded.nonzero()[:, 0].tolist():
-        image[k] = occlude(image[k], *place[k].unbind(-1), maps, around[k], photo.rngs[k])
+        image[k] = occlude(image[k], uv[k, ..., 0], uv[k, ..., 1], maps, around[k], photo.rngs[k])
     return image
 
 
-def develop(image, photo):
-    """The camera: linear light (B, 3, 112, 112) to sRGB in [0, 1]."""
+def develop(image: Tensor, photo: SimpleNamespace) -> Tensor:
+    """Apply exposure, white balance, blur, tone curve and grain: linear light (B, 3, 112, 112) to sRGB in [0, 1]."""
     each = {name: value.view(-1, 1, 1, 1) for name, value in vars(photo).items() if name != "rngs"}
     grey = image[:, :, 24:104, 20:92].mean((1, 2, 3), keepdim=True)
-    image = (
-        image * (0.27 / grey) ** 0.65 * each["exposure"].exp()
-    )  # it meters the face, and does not get it quite right
-    image = image * torch.exp(each["tint"] * over([-0.5, 1.0, -0.5]))
+    # The camera meters the face, and does not get it quite right.
+    image = image * (0.27 / grey) ** 0.65 * each["exposure"].exp()
+    image = image * torch.exp(each["tint"] * rgb([-0.5, 1.0, -0.5]))
     row = torch.arange(float(CROP))
     smear = torch.exp(-(((row - row[:, None]) / each["blur"].clamp_min(0.05)) ** 2) / 2)
     smear = smear / smear.sum(-1, keepdim=True)  # (B, 1, 112, 112): how much each row takes of every row, a Gaussian

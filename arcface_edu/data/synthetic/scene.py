@@ -8,67 +8,78 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from arcface_edu.data.synthetic.canvas import bump, edge, linear, over, ramp
+from arcface_edu.data.synthetic.canvas import bump, edge, linear, ramp, rgb
+from arcface_edu.data.synthetic.maps import FaceMaps
 from arcface_edu.data.synthetic.pose import CROP, X, Y
 
 
-def cloud(rng, side):
-    """Smooth noise, (side, side), mean 0, deviation near 1."""
+def cloud(rng: np.random.Generator, side: int) -> Tensor:
+    """Return smooth noise, (side, side), mean 0, deviation near 1."""
     cells = torch.from_numpy(rng.standard_normal((1, 1, 5, 5), dtype=np.float32))
     return F.interpolate(cells, size=(side, side), mode="bicubic")[0, 0]
 
 
-def patches(rng):
-    """Light and shade as through leaves or a window, (112, 112) in [0, 1]."""
+def patches(rng: np.random.Generator) -> Tensor:
+    """Return light and shade as through leaves or a window, (112, 112) in [0, 1]."""
     return torch.sigmoid(1.5 + 2.5 * cloud(rng, CROP))
 
 
-def muted(rng, darkest=0.03, lightest=0.6):
-    """A colour that walls and clothes have, (3,): any hue, little saturation, any brightness."""
+def muted(rng: np.random.Generator, darkest: float = 0.03, lightest: float = 0.6) -> Tensor:
+    """Return a colour that walls and clothes have, (3,): any hue, little saturation, any brightness."""
     hue, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.45)
     grey = math.exp(rng.uniform(math.log(darkest), math.log(lightest)))
     return torch.tensor([grey * math.exp(strength * math.cos(hue + k * 2.1)) for k in range(3)], dtype=torch.float32)
 
 
-def background(rng):
-    """Something out of focus, (3, 112, 112): a wall in uneven light, with lamps, shelves, trees or the horizon."""
+def background(rng: np.random.Generator) -> Tensor:
+    """Return something out of focus, (3, 112, 112): a wall in uneven light, lamps, shelves, trees or the horizon."""
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, 28)] * 2, indexing="ij")
-    here, there, way = over(muted(rng)), over(muted(rng)), rng.uniform(0, 2 * math.pi)
+    here, there, way = rgb(muted(rng)), rgb(muted(rng)), rng.uniform(0, 2 * math.pi)
     along = x * math.cos(way) + y * math.sin(way)
     image = here + ramp(along, -1.2, 1.2) * (there - here)
     kind = rng.integers(4)
     if kind == 1:  # lamps far behind
         for _ in range(rng.integers(3, 9)):
             disc = rng.uniform(0.08, 0.3) - torch.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 0.6))
-            image = image + 0.5 * edge(disc, 0.04) * over(muted(rng, 0.05, 0.5))
+            image = image + 0.5 * edge(disc, 0.04) * rgb(muted(rng, 0.05, 0.5))
     elif kind == 2:  # shelves, curtains, trunks
         bars = along if rng.random() < 0.3 else x
         image = image * (1 + 0.45 * torch.sin(rng.uniform(4, 14) * bars + way) * torch.sin(rng.uniform(2, 6) * bars))
     elif kind == 3:  # land and sky
-        image = image + edge(y - rng.uniform(-0.8, 0.3), 0.12) * (over(muted(rng)) - image)
+        image = image + edge(y - rng.uniform(-0.8, 0.3), 0.12) * (rgb(muted(rng)) - image)
     image = (image * (1 + 0.18 * cloud(rng, 28))).clamp_min(0.002)
     return F.interpolate(image[None], size=(CROP, CROP), mode="bilinear")[0]
 
 
-def clothes(rng):
-    """Colour of the clothes (3,), and height of the collar, y; mostly below the crop."""
+def clothes(rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Return the colour of the clothes (3,), and height of the collar, y; mostly below the crop."""
     return muted(rng, 0.01, 0.5), rng.uniform(1.0, 1.5)
 
 
-def occlude(image, u, v, maps, light, rng):
-    """Puts something in front of one face, (3, 112, 112). u, v: the head's places (112, 112); light: (3, 1, 1)."""
+def occlude(image: Tensor, u: Tensor, v: Tensor, maps: FaceMaps, light: Tensor, rng: np.random.Generator) -> Tensor:
+    """Put something in front of one face, (3, 112, 112).
+
+    Args:
+        image: (3, 112, 112).
+        u: (112, 112) coordinate of the head.
+        v: (112, 112), likewise.
+        maps: The person.
+        light: (3, 1, 1).
+        rng: The photograph's own.
+    """
     thing = (hand, cup, mask, scarf, dark_glasses)[rng.integers(5)]
     return thing(image, u, v, maps, light, rng)
 
 
-def hand(image, u, v, maps, light, rng):
-    """Fingers at the cheek: rounded bars side by side, with a knuckle and a nail each."""
+def hand(image: Tensor, u: Tensor, v: Tensor, maps: FaceMaps, light: Tensor, rng: np.random.Generator) -> Tensor:
+    """Draw fingers at the cheek: rounded bars side by side, with a knuckle and a nail each."""
     side, lean, reach = rng.choice([-1, 1]), rng.uniform(-0.1, 0.8), rng.uniform(0.55, 1.05)
     x, y = X - side * rng.uniform(0.35, 0.75), Y - 1.25  # from where the fingers spread
     across = x * math.cos(lean) - y * side * math.sin(lean)
     along = -x * side * math.sin(lean) - y * math.cos(lean)
-    skin, nails = over(maps.skin) * over([1.0, 0.86, 0.82]), over(linear(226, 190, 178))
+    skin, nails = rgb(maps.skin) * rgb([1.0, 0.86, 0.82]), rgb(linear(226, 190, 178))
     for k, length in enumerate((0.82, 1.0, 0.95, 0.75)):
         s, t = across - 0.165 * side * (k - 1.5) * (1 + 0.12 * along), along - reach * length  # t = 0 near the tip
         radius = 0.088 - 0.018 * ramp(t, -0.5, 0.0)
@@ -80,9 +91,9 @@ def hand(image, u, v, maps, light, rng):
     return image
 
 
-def cup(image, u, v, maps, light, rng):
-    """A cup before the mouth: a cone with a rim."""
-    top, colour = rng.uniform(0.38, 0.62), over(muted(rng, 0.02, 0.6))
+def cup(image: Tensor, u: Tensor, v: Tensor, maps: FaceMaps, light: Tensor, rng: np.random.Generator) -> Tensor:
+    """Draw a cup before the mouth: a cone with a rim."""
+    top, colour = rng.uniform(0.38, 0.62), rgb(muted(rng, 0.02, 0.6))
     s = (X - rng.uniform(-0.35, 0.35)) / (0.36 - 0.06 * (Y - top))  # -1 to 1 across the cup
     ellipse = 0.05 * (1 - s.clamp(-1, 1) ** 2).sqrt()
     form = 0.35 + 0.65 * (1 - (s - 0.2).clamp(-1, 1) ** 2).sqrt()
@@ -91,10 +102,10 @@ def cup(image, u, v, maps, light, rng):
     return image + edge(1 - s.abs(), 0.025) * edge(Y - top + 0.8 * ellipse) * (colour * form * light - image)
 
 
-def mask(image, u, v, maps, light, rng):
-    """A mask over nose and mouth, pleated, with straps to the ears."""
-    p, a, colour = maps.person, u.abs(), over(muted(rng, 0.12, 0.6))
-    colour = colour if rng.random() < 0.4 else over(linear(196, 214, 222))
+def mask(image: Tensor, u: Tensor, v: Tensor, maps: FaceMaps, light: Tensor, rng: np.random.Generator) -> Tensor:
+    """Draw a mask over nose and mouth, pleated, with straps to the ears."""
+    p, a, colour = maps.person, u.abs(), rgb(muted(rng, 0.12, 0.6))
+    colour = colour if rng.random() < 0.4 else rgb(linear(196, 214, 222))
     top = p.nose_level - 0.13 + 0.28 * (u / 0.6) ** 2
     cloth = edge(v - top) * edge(p.chin_level + 0.02 - v, 0.02) * edge(0.62 - a - 0.15 * torch.relu(v - 0.5))
     strap = edge(0.012 - (v - 0.07 - 0.35 * a).abs(), 0.006) * edge(a - 0.6, 0.01) * edge(0.74 - a, 0.01)
@@ -104,17 +115,19 @@ def mask(image, u, v, maps, light, rng):
     return image + torch.maximum(cloth, 0.8 * strap) * (colour * form * light - image)
 
 
-def scarf(image, u, v, maps, light, rng):
-    """A knitted scarf up to the mouth."""
-    colour = over(muted(rng, 0.02, 0.6))
+def scarf(image: Tensor, u: Tensor, v: Tensor, maps: FaceMaps, light: Tensor, rng: np.random.Generator) -> Tensor:
+    """Draw a knitted scarf up to the mouth."""
+    colour = rgb(muted(rng, 0.02, 0.6))
     top = rng.uniform(0.5, 0.8) + 0.10 * torch.sin(3 * X + rng.uniform(0, 6)) - 0.25 * X**2
     form = 0.6 + 0.25 * torch.sin(11 * (Y + 0.35 * X**2) + 4 * X) + 0.08 * torch.sin(60 * (X + 0.4 * Y))
     image = image * (1 - 0.35 * edge(Y - top + 0.05, 0.03))
     return image + edge(Y - top) * (colour * form * light - image)
 
 
-def dark_glasses(image, u, v, maps, light, rng):
-    """Sunglasses, which a photograph's light turns lighter toward the top."""
+def dark_glasses(
+    image: Tensor, u: Tensor, v: Tensor, maps: FaceMaps, light: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """Draw sunglasses, which a photograph's light turns lighter toward the top."""
     x, y = u.abs() - maps.person.eye_apart, v - maps.person.eye_level
     size, roundness = rng.uniform(0.20, 0.26), rng.uniform(2.2, 4)
     lens = 1 - ((x - 0.01) / size).abs() ** roundness - ((y - 0.03) / (0.72 * size)).abs() ** roundness

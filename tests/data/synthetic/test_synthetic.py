@@ -14,11 +14,11 @@ from arcface_edu.data import images
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.recordio import RecordReader, unpack_image
 from arcface_edu.data.synthetic import dataset
-from arcface_edu.data.synthetic.dataset import UNSEEN, crew, draw_faces, draw_person
-from arcface_edu.data.synthetic.maps import carve
+from arcface_edu.data.synthetic.dataset import UNSEEN, draw_faces, draw_person, worker_map
+from arcface_edu.data.synthetic.maps import build_maps
 from arcface_edu.data.synthetic.parameters import PERSON, PHOTOGRAPH, make_person, make_photographs
-from arcface_edu.data.synthetic.pose import TEMPLATE, five_points
-from arcface_edu.data.synthetic.render import take
+from arcface_edu.data.synthetic.pose import TEMPLATE, pose_head
+from arcface_edu.data.synthetic.render import render
 from arcface_edu.errors import DataError
 
 
@@ -71,8 +71,8 @@ def test_points_lie_on_the_template():
     points = []
     for person in range(16):
         p = make_person(5, person)
-        maps = carve(p, np.random.default_rng(person))
-        points.append(five_points(maps, make_photographs(p, 5, person, 20)))
+        maps = build_maps(p, np.random.default_rng(person))
+        points.append(pose_head(maps, make_photographs(p, 5, person, 20)).points)
     points = torch.stack(points)  # (16, 20, 5, 2)
     assert (points.mean((0, 1)) - TEMPLATE).norm(dim=-1).max() < 2
     assert (points - TEMPLATE).norm(dim=-1).mean() < 6
@@ -85,8 +85,8 @@ def test_features_are_drawn_where_the_points_are():
     for person in (2, 3, 5, 8, 11, 12):
         p = make_person(5, person)
         p.glasses, p.hair_length, p.fringe = 0.0, -0.2, 0.0
-        maps, photo = carve(p, np.random.default_rng(person)), make_photographs(p, 5, person, 1, difficulty=0)
-        picture, points = take(maps, photo)[0].mean(0), five_points(maps, photo)[0]
+        maps, photo = build_maps(p, np.random.default_rng(person)), make_photographs(p, 5, person, 1, difficulty=0)
+        picture, points = render(maps, photo)[0].mean(0), pose_head(maps, photo).points[0]
         for x, y in points[:2].round().int().tolist():
             around = picture[y - 5 : y + 6, x - 5 : x + 6]
             row, column = divmod(int(around.argmin()), 11)
@@ -125,7 +125,7 @@ def picture(p, **circumstances):
     vars(photo).update(
         {"glasses_on": torch.ones(1), **{name: torch.tensor([value]) for name, value in circumstances.items()}}
     )
-    return take(carve(p, np.random.default_rng(1)), photo)[0]
+    return render(build_maps(p, np.random.default_rng(1)), photo)[0]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_without_progress_bars_the_same_is_drawn(drawn, tmp_path, monkeypatch):
 
 
 def test_a_worker_that_dies_is_an_error_and_no_endless_wait():
-    with pytest.raises(DataError, match="a process that draws faces died"), crew(2, tasks=2) as draw:
+    with pytest.raises(DataError, match="a process that draws faces died"), worker_map(2, tasks=2) as draw:
         list(draw(os._exit, [1, 1]))
 
 
