@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcface_edu.data.bins import choose_pairs, count_pairs, read_pairs, write_pairs
+from arcface_edu.data.bins import SUBSTITUTES, choose_pairs, count_pairs, read_pairs, write_pairs
 from arcface_edu.data.images import decode
 from arcface_edu.errors import DataError
 
@@ -105,6 +105,13 @@ def test_a_malicious_file_is_named_and_not_run(tmp_path, monkeypatch, harm, name
         with pytest.raises(DataError, match=rf"^x\.bin asks for \S*{name.split('.')[-1]}, .* do not use it"):
             read_pairs("x.bin")
     assert not Path("harmed").exists()
+
+
+def test_these_names_are_admitted_and_no_other():
+    of_numpy = {"multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer"}
+    admitted = {f"numpy.{core}.{name}" for core in ("core", "_core") for name in of_numpy}
+    admitted |= {"numpy.dtype", "numpy.ndarray", "_codecs.encode", "__builtin__.bytes", "builtins.bytes"}
+    assert set(SUBSTITUTES) == admitted
 
 
 @pytest.mark.parametrize("opcode", [b"i", b"c"])

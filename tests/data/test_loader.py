@@ -38,6 +38,12 @@ def test_a_resumed_run_gets_the_batches_that_were_left():
         assert list(ShuffledBatches(20, 3, 6, 18, seed=4, start=start)) == whole[start:]
 
 
+def test_ranks_share_out_the_batches_of_one_process():
+    whole = list(ShuffledBatches(20, 6, 3, 6, seed=4))
+    by_rank = [list(ShuffledBatches(20, 2, 3, 6, seed=4, rank=rank, world_size=3)) for rank in range(3)]
+    assert [[*one, *two, *three] for one, two, three in zip(*by_rank, strict=True)] == whole
+
+
 def test_another_seed_is_another_order():
     assert list(ShuffledBatches(20, 5, 4, 4, seed=0)) != list(ShuffledBatches(20, 5, 4, 4, seed=1))
 

@@ -10,6 +10,7 @@ from torch.distributed import checkpoint as dcp
 
 from arcface_edu.errors import CheckpointError
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from arcface_edu.training.safe_reader import ADMITTED, MetadataUnpickler
 
 
 def names(folder):
@@ -77,6 +78,17 @@ def test_a_malicious_checkpoint_runs_no_code(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match=f"step_00000001 cannot be read .*{reason}"):
             load_checkpoint(tmp_path / "step_00000001")
     assert not (tmp_path / "harm").exists()
+
+
+def test_these_names_are_admitted_and_no_other():
+    dcp_classes = {"Metadata", "MetadataIndex", "StorageMeta", "TensorStorageMetadata", "ChunkStorageMetadata"}
+    dcp_classes |= {"TensorProperties", "_MEM_FORMAT_ENCODING"}
+    paths = {f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")}
+    others = {"torch.Size", "torch.serialization._get_layout", "torch.distributed.checkpoint.filesystem._StorageInfo"}
+    admitted = {f"{module}.{name}" for module, names in ADMITTED.items() for name in names}
+    assert admitted == paths | others | {f"torch.distributed.checkpoint.metadata.{name}" for name in dcp_classes}
+    with pytest.raises(CheckpointError, match=r"asks for torch\.serialization\.load, which no checkpoint needs"):
+        MetadataUnpickler(io.BytesIO(pickle.dumps(torch.load))).load()
 
 
 def test_values_that_dcp_would_unpickle_are_never_asked_for(tmp_path, monkeypatch):

@@ -41,6 +41,11 @@ def test_gradient_accumulation_counts_into_the_batch():
     assert (s.peak_lr, s.steps_per_epoch) == (load_config().lr, 10)
 
 
+def test_every_rank_counts_into_the_batch():
+    s = Schedule.of(load_config(overrides=["batch_size=128", "decay_epoch=[10]"]), 5120, world_size=4)
+    assert (s.peak_lr, s.steps_per_epoch, s.total_batch) == (load_config().lr, 10, 512)
+
+
 def test_warm_up_starts_low_and_reaches_the_peak():
     s = schedule("batch_size=10", "num_epoch=4", "warmup_epoch=0.5", "lr=0.1")
     rates = [s.lr(step) for step in range(s.total_steps)]

@@ -11,9 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcface_edu.config import load_config
 from arcface_edu.errors import ConfigError
+from arcface_edu.training.collectives import assert_same_on_all_ranks
 from arcface_edu.training.launch import World
 from arcface_edu.training.metrics import Meter
-from arcface_edu.training.state import build_state
+from arcface_edu.training.parallel import average_bn_statistics
+from arcface_edu.training.state import TrainState, build_state
 
 CPU = torch.device("cpu")
 
@@ -61,6 +63,45 @@ def test_no_rank_steps_alone_when_another_overflows(work):
 def test_without_overflow_all_step():
     for outcomes in run_on_ranks(none_overflows, [1, 2]).values():
         assert {(taken, scale, moved) for taken, scale, moved in outcomes} == {(True, 16.0, True)}
+
+
+def micro_batches(count):
+    generator = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(8, 3, 112, 112, generator=generator), torch.arange(8)
+    return list(zip(images.chunk(count), labels.chunk(count), strict=True))
+
+
+def test_micro_batches_step_as_the_big_batch_does(monkeypatch):
+    monkeypatch.setattr(TrainState, "set_train_mode", lambda state, *_: state.model.eval())  # BN sees a part of it each
+    weights = []
+    for count in (1, 4):
+        state = build_state(small("fp16=False", f"gradient_acc={count}", "lr=0.1"), 10, CPU, torch.float32)
+        state.step(micro_batches(count))
+        weights.append(dict(state.model.named_parameters()) | dict(state.head.named_parameters()))
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+def facts_of_a_rank():
+    """Weights and dropout after the start, BN's mean over ranks, images that a resumed log counts, and who differs."""
+    rank = dist.get_rank()
+    state = build_state(small(), 10, CPU, torch.float32, World(rank, dist.get_world_size()))
+    dropout = torch.rand(1).item()
+    state.model.bn1.running_mean.fill_(rank)
+    average_bn_statistics(state.model)
+    meter = Meter(CPU)
+    meter.load_state_dict(dict(sums=torch.ones(4), histogram=torch.zeros(90), images=6))
+    with pytest.raises(ConfigError) as differing:
+        assert_same_on_all_ranks(dict(network="r10", seed=7 if rank == 1 else 2048))
+    weight = state.model.conv1.weight.sum().item()
+    return weight, dropout, state.model.bn1.running_mean[0].item(), meter.reduce()[2], str(differing.value)
+
+
+def test_what_ranks_have_in_common_and_what_not():
+    weights, dropout, means, images, differing = zip(*run_on_ranks(facts_of_a_rank, [2])[2], strict=True)
+    assert weights[0] == weights[1] and dropout[0] != dropout[1]
+    assert means == (0.5, 0.5)
+    assert images == (6, 6)
+    assert all("rank 1 has seed=7 and rank 0 has 2048" in sentence for sentence in differing)
 
 
 @pytest.mark.parametrize("words", [(), ("loss=softmax",), ("network=mbf",), ("network=vit_t_dp005_mask0",)])
