@@ -367,8 +367,8 @@ MUTANTS = [
     Mutant(
         "ranks read the same images",
         "data/loader.py",
-        "(place * self.world_size + self.rank) * self.batch_size",
-        "(place * self.world_size) * self.batch_size",
+        "(batch_in_epoch * self.world_size + self.rank) * self.batch_size",
+        "(batch_in_epoch * self.world_size) * self.batch_size",
         "data/test_loader.py",
     ),
     Mutant(

@@ -4,7 +4,7 @@ import logging
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,28 @@ SPOT_CHECKS = 2_000
 EXACT = 2**24  # up to here float32, in which RecordIO keeps its labels, counts exactly
 
 
-def open_faces(path: StrPath, hold_out: int = 0) -> "FaceDataset":
+class FaceDataset(Protocol):
+    """Map-style data set of faces in one format: `faces[i]` -> (uint8 (3, 112, 112) RGB, int label)."""
+
+    num_classes: int
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the classes, by label."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(N,) int64; None where that would take too long to know."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
+
+    def encoded(self, index: int) -> tuple[bytes, int, str]:
+        """Return the encoded image, the label and the words that name image `index`."""
+
+
+def open_faces(path: StrPath, hold_out: int = 0) -> FaceDataset:
     """Open the data set in a folder: RecordIO (train.rec, train.idx, property), else one folder of photos per person.
 
     Args:
@@ -153,9 +174,6 @@ class RecordFaces:
                 f"{where} has label {label:g}, and with {self.num_classes:,} identities labels run from 0 to "
                 f"{self.num_classes - 1:,}: correct the count in property, or pack the set again."
             )
-
-
-FaceDataset: TypeAlias = FolderFaces | RecordFaces
 
 
 def sample_faces(

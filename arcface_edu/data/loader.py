@@ -6,24 +6,17 @@ image is four times the bytes, through every queue and copy on the way.
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from arcface_edu.data.datasets import FaceDataset
 from arcface_edu.data.images import to_input
 from arcface_edu.errors import CorruptRecord, DataError
 
 T = TypeVar("T")
-
-
-class MapDataset(Protocol):
-    """What `open_faces` returns, as far as a loader needs it: (uint8 (3, 112, 112) RGB image, label) by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
 
 
 class Batch(NamedTuple):
@@ -84,7 +77,7 @@ class ShuffledBatches(Sampler[list[int]]):
 class BatchReader(Dataset[Batch]):
     """A data set of faces, read a batch at a time."""
 
-    def __init__(self, faces: MapDataset) -> None:
+    def __init__(self, faces: FaceDataset) -> None:
         self.faces = faces
 
     def __len__(self) -> int:
@@ -108,7 +101,7 @@ class BatchReader(Dataset[Batch]):
         return Batch(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), broken, fatal)
 
 
-def load(faces: MapDataset, batches: Iterable[list[int]], num_workers: int, device: torch.device) -> Iterator[Batch]:
+def load(faces: FaceDataset, batches: Iterable[list[int]], num_workers: int, device: torch.device) -> Iterator[Batch]:
     """Yield the batches of `faces` on the CPU.
 
     Args:
