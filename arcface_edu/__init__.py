@@ -6,13 +6,14 @@ from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.recordio import RecordReader, RecordWriter
 from arcface_edu.evaluation.angle_stats import angle_statistics
+from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.identification import identify
 from arcface_edu.evaluation.ijb import pool_templates, score_pairs
 from arcface_edu.evaluation.roc import tar_at_far
-from arcface_edu.evaluation.verification import embed, verify_pairs
+from arcface_edu.evaluation.verification import verify_pairs
 from arcface_edu.heads import MarginSoftmax, PartialFC
 from arcface_edu.models import build_model
-from arcface_edu.models.weights import load_model
+from arcface_edu.runs import load_model
 
 __version__ = "0.2.0"
 
@@ -24,7 +25,7 @@ __all__ = [
     "align",
     "angle_statistics",
     "build_model",
-    "embed",
+    "embed_images",
     "identify",
     "load_config",
     "load_model",

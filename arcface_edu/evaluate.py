@@ -13,89 +13,67 @@ programs (results.json) and pictures go to RUN/evaluation/, or for a file of wei
 
 import argparse
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
-from arcface_edu.cli import cli_main
+from arcface_edu.cli import add_inference_flags, add_model_flags, cli_main, command_parser, parse_args
 from arcface_edu.errors import ConfigError, DataError
-from arcface_edu.evaluation.ijb import embed_crops, read_protocol
-from arcface_edu.evaluation.report import (
-    explain,
-    judge_ijb,
-    judge_pairs,
-    judge_search,
-    text_of,
-    write_files,
-    write_page,
-)
-from arcface_edu.evaluation.sources import embed_people, find_data, find_weights, pair_sets
-from arcface_edu.evaluation.table import HEAD, benchmark, markdown
-from arcface_edu.evaluation.verification import check_sizes, embed
-from arcface_edu.models.weights import hash_of, load_model
+from arcface_edu.evaluation.judge import Finding, explain, judge_all, pair_sets
+from arcface_edu.evaluation.report import compare, text_of, write_files, write_page
+from arcface_edu.models.weights import hash_of
+from arcface_edu.runs import load_model, resolve
 from arcface_edu.training.precision import choose_device
 
 
 @cli_main
-def main(arguments=None):
-    options = build_parser().parse_args(arguments)
+def main(argv: Sequence[str] | None = None) -> list[Finding]:
+    """Judge a network, print and write what was found, and return it."""
+    options = parse_args(build_parser(), argv)
     if (options.gallery is None) != (options.probes is None):
         raise ConfigError("a search takes both --gallery and --probes: name the other folder too.")
-    weights, config, folder = find_weights(options.subject)
-    model, network = load_model(
-        weights, options.network or config.get("network"), options.embedding_size or config.get("embedding_size")
-    )
-    model = model.to(choose_device(options.device))
-    data = find_data(options.subject, config)
-    findings = []
-
-    def found(finding):
+    source = resolve(options.subject)
+    model, network = load_model(source, options.network, options.embedding_size)
+    data, findings = source.data, []
+    for finding in judge_all(
+        model.to(choose_device(options.device)),
+        pair_sets(options.pairs, data, source.config),
+        options.ijb,
+        (options.gallery, options.probes) if options.gallery else None,
+        options.switches,
+        options.batch_size,
+        options.workers,
+    ):
         print(text_of(finding))
         findings.append(finding)
-
-    for name, images, is_same in pair_sets(options.pairs, data, config):
-        check_sizes(images, name)
-        embeddings = embed(model, images, batch_size=options.batch_size, progress=f"embedding {name}")
-        found(judge_pairs(name, embeddings, images, is_same))
-    ijbc = {}
-    for place in options.ijb:
-        protocol = read_protocol(place)
-        features = embed_crops(model, protocol, "F1" in options.switches, options.batch_size, options.workers)
-        found(judge_ijb(protocol, features, options.switches))
-        if protocol.name == "IJBC":
-            ijbc = {float(far): point["tar"] for far, point in findings[-1].numbers["tar_at_far"].items()}
-    if options.gallery:
-        found(judge_search(*embed_people(model, options.gallery, options.probes, options.batch_size)))
     if not findings:
         where = f"beside the data in {data}" if data else "to be found without the data of a run"
         raise DataError(f"there is nothing to judge by: no .bin files {where}; name some with --pairs, or use --ijb.")
+    leaderboard = compare(findings, data.name if data else source.weights.stem, network)
+    print(f"\n{leaderboard.as_text()}")
 
-    trained_on = data.name if data else weights.stem
-    accuracies = {finding.name: finding.numbers["accuracy"] for finding in findings if finding.kind == "pairs"}
-    rows, ours, reasons = benchmark(trained_on, network, accuracies, ijbc)
-    print("", markdown(HEAD, rows), *(f"no number for {reason}" for reason in reasons), sep="\n")
-
+    parameters = getattr(model, "size", None) or sum(parameter.numel() for parameter in model.parameters())
     facts = {
-        "weights": str(weights),
-        "SHA-256 of the weights": hash_of(weights),
-        "network": f"{network}, {getattr(model, 'size', sum(p.numel() for p in model.parameters())):,} parameters",
+        "weights": str(source.weights),
+        "SHA-256 of the weights": hash_of(source.weights),
+        "network": f"{network}, {parameters:,} parameters",
         "preprocessing": "112 x 112 pixels, RGB, (x - 127.5) / 127.5, in float32; embeddings of image and mirror added",
         "date": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
     }
     if options.ijb:
         facts["IJB"] = f"aligned by five points; {options.switches}: {explain(options.switches)}"
-    folder = options.output or folder
-    write_files(folder, findings, facts, [dict(zip(HEAD, row, strict=True)) for row in rows], options.json)
-    print(f"\nnumbers in {options.json or folder / 'results.json'}, pictures in {folder}/")
+    folder = options.output or source.results_folder
+    numbers = write_files(folder, findings, facts, leaderboard, options.json)
+    print(f"\nnumbers in {numbers}, pictures in {folder}/")
     if options.report:
-        title = f"How well {network} {f'trained on {data.name}' if data else f'of {weights.name}'} knows faces"
-        write_page(options.report, title, facts, (HEAD, rows, ours, reasons), findings)
+        title = f"How well {network} {f'trained on {data.name}' if data else f'of {source.weights.name}'} knows faces"
+        write_page(options.report, title, facts, leaderboard, findings)
         print(f"report in {options.report}")
     return findings
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m arcface_edu.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = command_parser("evaluate", __doc__)
     a = parser.add_argument
     a("subject", type=Path, metavar="RUN|WEIGHTS", help="a run's folder, or a file .pt, .pth, .safetensors, .onnx")
     a("--pairs", type=Path, nargs="+", default=[], metavar="FILE", help=".bin files of pairs, or folders of such")
@@ -108,11 +86,9 @@ def build_parser():
     a("--output", type=Path, metavar="DIR", help="for pictures and results.json")
     a("--json", type=Path, metavar="FILE", help="results.json elsewhere")
     a("--report", type=Path, metavar="HTML", help="write one self-contained page")
-    a("--network", help="of bare weights, where their shapes do not tell: r18 r50 r100 ...")
-    a("--embedding-size", type=int, metavar="D", help="likewise")
-    a("--batch-size", type=int, default=128, metavar="N", help="images at once (128)")
+    add_model_flags(parser)
+    add_inference_flags(parser)
     a("--workers", type=int, default=2, metavar="N", help="processes that read and align IJB images (2)")
-    a("--device", help="cpu, cuda, mps; the accelerator if there is one")
     return parser
 
 

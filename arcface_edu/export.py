@@ -13,66 +13,55 @@ training and results. Every command here takes it as it takes a run. Nothing is 
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from arcface_edu.cli import cli_main
+from arcface_edu.cli import add_model_flags, cli_main, command_parser, parse_args
 from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.recordio import written_beside
 from arcface_edu.errors import ConfigError
-from arcface_edu.evaluation.sources import find_weights
-from arcface_edu.evaluation.table import markdown
-from arcface_edu.evaluation.verification import check_sizes
-from arcface_edu.exporting.facts import describe, drawn_pairs
+from arcface_edu.evaluation.embedding import check_sizes
+from arcface_edu.evaluation.leaderboard import markdown
+from arcface_edu.exporting.facts import drawn_pairs, onnx_metadata
 from arcface_edu.exporting.hub import check_license, write_model_folder
-from arcface_edu.exporting.to_onnx import INPUT, OPSET, OUTPUT, WholeEmbedding, check_parity, to_onnx
-from arcface_edu.exporting.variants import FORMS, HEAD, measure
-from arcface_edu.models.weights import hash_of, load_model
+from arcface_edu.exporting.to_onnx import INPUT, OPSET, OUTPUT, WholeEmbedding
+from arcface_edu.exporting.variants import FORMS, HEAD, write_forms
+from arcface_edu.models.weights import hash_of
+from arcface_edu.runs import load_model, resolve
 
 
 @cli_main
-def main(arguments=None):
-    options = build_parser().parse_args(arguments)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write what was asked for, and print what each form costs and loses."""
+    options = parse_args(build_parser(), argv)
     if not options.onnx and not options.hub:
         raise ConfigError("nothing to write was named: add --onnx FILE or --hub DIR.")
     check_license(options.license)
-    weights, config, _ = find_weights(options.subject)
-    if weights.suffix == ".onnx":
-        raise ConfigError(f"{weights} is an ONNX graph already: name the weights or the run that it is of.")
-    model, network = load_model(
-        weights, options.network or config.get("network"), options.embedding_size or config.get("embedding_size")
-    )
+    source = resolve(options.subject)
+    if source.weights.suffix == ".onnx":
+        raise ConfigError(f"{source.weights} is an ONNX graph already: name the weights or the run that it is of.")
+    model, network = load_model(source, options.network, options.embedding_size)
     if options.hub:
-        write_hub(options, model, network, weights, config)
+        write_model_folder(options.hub, model, network, source, options.license, options.overwrite)
+        print(f"{options.hub}: model.safetensors, config.json and README.md, the model card; nothing was uploaded")
+        if not options.license:
+            print("no licence was named, and the card says so: choose one with --license, as --license mit")
     if options.onnx:
-        write_onnx(options, model, describe(model, network, hash_of(weights), config))
+        write_onnx(options, model, onnx_metadata(model, network, hash_of(source.weights), source.config))
 
 
-def write_hub(options, model, network, weights, config):
-    """The model folder, and what its owner may still want to say."""
-    run = options.subject if weights.name == "model.pt" and options.subject.is_dir() else None
-    write_model_folder(options.hub, model, network, weights, config, run, options.license, options.overwrite)
-    print(f"{options.hub}: model.safetensors, config.json and README.md, the model card; nothing was uploaded")
-    if not options.license:
-        print("no licence was named, and the card says so: choose one with --license, as --license mit")
-
-
-def write_onnx(options, model, facts):
-    """The graph and its other forms, and the table of what each costs and loses."""
+def write_onnx(options: argparse.Namespace, model: nn.Module, metadata: dict[str, str]) -> None:
+    """Write the graph and its other forms, and print the table."""
     images, is_same = read_pairs(options.pairs) if options.pairs else drawn_pairs()
-    check_sizes(images, options.pairs)
+    check_sizes(images, str(options.pairs))
     if options.whole:
         model = WholeEmbedding(model).eval()
-        facts |= dict(embedding="image and mirror added, length 1")
-    contents = {"onnx": to_onnx(model, facts)}
-    check_parity(model, contents["onnx"], images[:8])
-    contents |= {form: to_form(contents["onnx"]) for form, to_form in FORMS.items() if getattr(options, form)}
-    rows = measure(model, contents, images, is_same, flip=not options.whole)
-    for form, content in contents.items():
-        path = options.onnx if form == "onnx" else options.onnx.with_stem(f"{options.onnx.stem}_{form}")
-        with written_beside(path) as file:
-            file.write(content)
+        metadata |= dict(embedding="image and mirror added, length 1")
+    forms = [form for form in FORMS if getattr(options, form)]
+    paths, rows = write_forms(options.onnx, model, metadata, forms, images, is_same, flip=not options.whole)
+    for path in paths:
         print(f"{path}: opset {OPSET}, input {INPUT} (batch, 3, 112, 112), output {OUTPUT} (batch, dimensions)")
     judged_on = f"{len(is_same):,} pairs of {options.pairs.name if options.pairs else 'drawn faces'}"
     print(f"\n{markdown(HEAD, rows)}")
@@ -80,16 +69,16 @@ def write_onnx(options, model, facts):
     print(f"times on this machine's CPU with {torch.get_num_threads()} of its cores, median over about a second")
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m arcface_edu.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = command_parser("export", __doc__)
     a = parser.add_argument
+    formats = ".pt, .pth, .safetensors"
     a(
         "subject",
         type=Path,
         metavar="RUN|WEIGHTS",
-        help="a run's or a model's folder, or a file of weights (.pt, .pth, .safetensors)",
+        help=f"a run's or a model's folder, or a file of weights ({formats})",
     )
     a("--onnx", type=Path, metavar="FILE", help="write an ONNX graph there")
     a("--hub", type=Path, metavar="DIR", help="write a model folder there")
@@ -99,8 +88,7 @@ def build_parser():
     a("--fp16", action="store_true", help="also FILE_fp16.onnx, half the size")
     a("--int8", action="store_true", help="also FILE_int8.onnx, a quarter of the size (dynamic quantisation)")
     a("--pairs", type=Path, metavar="BIN", help="pairs to judge the forms on; drawn faces if none")
-    a("--network", help="of bare weights, where their shapes do not tell: r18 r50 r100 ...")
-    a("--embedding-size", type=int, metavar="D", help="likewise")
+    add_model_flags(parser)
     return parser
 
 

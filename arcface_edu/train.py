@@ -29,10 +29,11 @@ from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.config import load_config
 from arcface_edu.data.loader import Batch, ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError
+from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.run_report import report, verification_line
-from arcface_edu.evaluation.verification import embed, verify_pairs
+from arcface_edu.evaluation.verification import verify_pairs
 from arcface_edu.io import save_torch_atomically, write_json_atomically
-from arcface_edu.models.weights import load_into
+from arcface_edu.runs import load_into
 from arcface_edu.training import cpu
 from arcface_edu.training.checkpoint import Checkpointer
 from arcface_edu.training.collectives import (
@@ -240,7 +241,9 @@ def verify(state: TrainState, pair_sets: list[PairSet], metrics: MetricsLog | No
         share = -(-len(pairs.images) // world.size)
         own = pairs.images[world.rank * share : (world.rank + 1) * share] or pairs.images[:1]  # left without: any
         with autocast(state.device, state.dtype):
-            embeddings = embed(state.model, own, progress=f"verifying on {pairs.name}" if world.is_main else None)
+            embeddings = embed_images(
+                state.model, own, progress=f"verifying on {pairs.name}" if world.is_main else None
+            )
         gathered = torch.cat(all_gather_object(embeddings))[: len(pairs.images)]  # (2N, D)
         results[pairs.name] = verify_pairs(gathered, pairs.is_same)
         metrics.write(step=state.progress.global_step, pairs=pairs.name, **verification_line(results[pairs.name]))

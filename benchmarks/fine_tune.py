@@ -26,8 +26,8 @@ from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.folder import list_people
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.evaluation.baseline import pixel_embeddings
-from arcface_edu.evaluation.verification import embed
-from arcface_edu.models.weights import load_model
+from arcface_edu.evaluation.embedding import embed_images
+from arcface_edu.runs import load_model
 from arcface_edu.train import train
 
 KNOWN, JUDGED, PHOTOS = 30, 10, 10
@@ -84,7 +84,7 @@ def compare(known, judged, options, output, rows):
         print(f"{way}: {rows[way][-1][0]:.3f} {rows[way][-1][1]:.3f}", flush=True)
 
     add("raw pixels", pixel_embeddings(images))
-    add("the weights as they are", embed(load_model(options.weights)[0], images))
+    add("the weights as they are", embed_images(load_model(options.weights)[0], images))
     ways = {"from scratch": ("own_data", [])}
     for epochs in (0, 2):
         for share in (1, 0.3, 0.1) if options.choose else (1, 0.1):
@@ -94,7 +94,7 @@ def compare(known, judged, options, output, rows):
         for seed in options.seeds:
             more = [f"rec={known}", "hold_out=0", f"output={output}", "num_workers=0", f"seed={seed}"]
             train(load_config(config, [*more, *words, *options.words]))
-            add(way, embed(load_model(output)[0], images))
+            add(way, embed_images(load_model(output)[0], images))
 
 
 def table(rows):

@@ -20,10 +20,11 @@ from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.datasets import open_faces, sample_faces
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.evaluation.angle_stats import angle_statistics
+from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.roc import tar_at_far
-from arcface_edu.evaluation.verification import embed, verify_pairs
+from arcface_edu.evaluation.verification import verify_pairs
+from arcface_edu.runs import open_run
 from arcface_edu.train import train
-from arcface_edu.training.finished import open_trained
 
 HEADS = {
     "softmax": ["loss=softmax"],
@@ -67,16 +68,18 @@ def main():
 
 def judge(run):
     """What the network of a run is worth: dict `unseen` and `trained`, of numbers in percent or degrees."""
-    trained = open_trained(run)
+    trained = open_run(run)
     images, labels = sample_faces(open_faces(trained.config.rec), people=500, photos=10)
     others, their_labels = sample_faces(open_faces(OTHERS), people=100, photos=10)
     pairs, is_same = read_pairs(OTHERS / "drawn.bin")
-    result = verify_pairs(embed(trained.model, pairs), is_same)
+    result = verify_pairs(embed_images(trained.model, pairs), is_same)
     tar = tar_at_far(result["cosines"], is_same, (1e-2, 1e-3))
-    unseen = angle_statistics(embed(trained.model, others, flip=False), their_labels)
+    unseen = angle_statistics(embed_images(trained.model, others, flip=False), their_labels)
     unseen |= dict(accuracy=100 * result["accuracy"], tar_2=100 * tar[1e-2], tar_3=100 * tar[1e-3])
     centres = torch.as_tensor(trained.centres)
-    return dict(unseen=unseen, trained=angle_statistics(embed(trained.model, images, flip=False), labels, centres))
+    return dict(
+        unseen=unseen, trained=angle_statistics(embed_images(trained.model, images, flip=False), labels, centres)
+    )
 
 
 def table(found, whose, columns):

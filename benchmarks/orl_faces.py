@@ -22,8 +22,8 @@ from arcface_edu.course.orl import orl_faces
 from arcface_edu.data.folder import read_photo, split_people
 from arcface_edu.data.images import decode, fit
 from arcface_edu.evaluation.baseline import pixel_embeddings
+from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.roc import roc
-from arcface_edu.evaluation.verification import embed
 from arcface_edu.models import build_model
 from arcface_edu.train import train
 
@@ -45,11 +45,11 @@ def main():
 
     ways = {"raw pixels": pixel_embeddings(images)}
     network = load(config.network, config.embedding_size, Path(config.output) / "model.pt")
-    ways["trained on s1 to s30"] = embed(network, images)
+    ways["trained on s1 to s30"] = embed_images(network, images)
     drawn = load_config("drawn_faces")
     if Path("runs/drawn_faces/model.pt").exists():
         network = load(drawn.network, drawn.embedding_size, "runs/drawn_faces/model.pt")
-        ways["trained on drawn faces"] = embed(network, images)
+        ways["trained on drawn faces"] = embed_images(network, images)
     print("\n| s31 to s40, 4,950 pairs | best balanced accuracy | AUC |\n|---|---|---|")
     for name, embeddings in ways.items():
         accuracy, area = judge(embeddings, people)

@@ -30,36 +30,36 @@ begin()
 # %%
 from pathlib import Path
 from arcface_edu.course.notebook import torchrun
-from arcface_edu.training.finished import open_trained
+from arcface_edu.runs import open_run
 
 runs = [Path("runs/drawn_faces"), Path("runs/course")]
 if not any((run / "model.pt").exists() for run in runs):
     print(torchrun("arcface_edu.train", "num_epoch=2", "output=runs/course", processes=1))
 run = next(run for run in runs if (run / "model.pt").exists())
-trained = open_trained(run)
+trained = open_run(run)
 print(
     f"{run.as_posix()}: {trained.config.network}, {trained.config.num_epoch} epochs of {trained.config.num_image:,} faces"
 )
 
 # %% [markdown]
 # It is judged by 3,000 pairs of photographs of 100 people whom it has never seen. In half of the pairs both are one
-# person. `embed` gives the direction of a photograph plus that of its mirror image, as all such protocols do: a face
+# person. `embed_images` gives the direction of a photograph plus that of its mirror image, as all such protocols do: a face
 # and its mirror image are one person, and two looks make a steadier answer.
 
 # %%
 import torch
-from arcface_edu import embed, load_config
+from arcface_edu import embed_images, load_config
 from arcface_edu.data.images import decode
 from arcface_edu.training.prepare import prepare_data
 
 _, faces, (pairs, *_) = prepare_data(load_config("drawn_faces"))
 is_same = pairs.is_same
-embeddings = embed(trained.model, pairs.images)  # (6000, D): rows 2i and 2i + 1 are pair i
+embeddings = embed_images(trained.model, pairs.images)  # (6000, D): rows 2i and 2i + 1 are pair i
 print(tuple(embeddings.shape), f"{is_same.sum():,} pairs of one person, {(~is_same).sum():,} of two")
 
 # %%
 few = torch.stack([decode(image) for image in pairs.images[:8]])
-one_way, other_way = (embed(trained.model, photos, flip=False) for photos in (few, few.flip(3)))
+one_way, other_way = (embed_images(trained.model, photos, flip=False) for photos in (few, few.flip(3)))
 assert torch.allclose(one_way + other_way, embeddings[:8], atol=1e-3)
 
 # %% [markdown]
@@ -247,7 +247,7 @@ PEOPLE, PHOTOS = 80, 10
 numbers = UNSEEN + 1000 + np.arange(PEOPLE)  # nobody of these is in the training set or in the pairs
 crowd = [image for number in numbers for image in draw_person(0, number, PHOTOS)]
 who = np.repeat(np.arange(PEOPLE), PHOTOS)
-directions = torch.nn.functional.normalize(embed(trained.model, crowd)).double().numpy()  # (800, D)
+directions = torch.nn.functional.normalize(embed_images(trained.model, crowd)).double().numpy()  # (800, D)
 
 # %%
 one, other = np.triu_indices(len(who), 1)
@@ -359,17 +359,18 @@ assert missed[5] <= missed[2] <= missed[1]
 # number with its interval, then the row of the table by which face networks are compared, between the published ones.
 
 # %%
-from arcface_edu.evaluation.report import judge_pairs, text_of
-from arcface_edu.evaluation.table import HEAD, benchmark, markdown
+from arcface_edu.evaluation.judge import judge_pairs
+from arcface_edu.evaluation.leaderboard import build_leaderboard
+from arcface_edu.evaluation.report import text_of
 
 finding = judge_pairs("drawn", embeddings, pairs.images, is_same)
 print(text_of(finding))
 assert np.isclose(finding.numbers["accuracy"], result["accuracy"])
 
 # %%
-rows, _, reasons = benchmark("drawn faces", trained.config.network, {"drawn": result["accuracy"]}, {})
-print(markdown(HEAD, rows), *(f"no number for {reason}" for reason in reasons), sep="\n")
-assert len(reasons) == 4
+leaderboard = build_leaderboard("drawn faces", trained.config.network, {"drawn": result["accuracy"]}, {})
+print(leaderboard.as_text())
+assert len(leaderboard.reasons) == 4
 
 # %% [markdown]
 # Dashes, and it says why. These columns are measured on IJB-C, AgeDB-30, CFP-FP and LFW, which show real people and are
@@ -388,8 +389,8 @@ from arcface_edu.data.datasets import sample_faces
 from arcface_edu.evaluation.angle_stats import PAPER, statistics_table
 
 images, labels = sample_faces(faces, people=PEOPLE, photos=PHOTOS)  # as many: the more people, the nearer the nearest
-seen = angle_statistics(embed(trained.model, images, flip=False), labels, trained.centres)
-unseen = angle_statistics(embed(trained.model, crowd, flip=False), who)
+seen = angle_statistics(embed_images(trained.model, images, flip=False), labels, trained.centres)
+unseen = angle_statistics(embed_images(trained.model, crowd, flip=False), who)
 Markdown(statistics_table({"trained on": seen, "never seen": unseen, "paper's ArcFace *": PAPER["ArcFace"]}))
 
 # %% [markdown]
@@ -575,7 +576,10 @@ def judge(embeddings):
 
 
 if real:
-    found = {"raw pixels": judge(pixel_embeddings(images)), "drawn faces only": judge(embed(trained.model, images))}
+    found = {
+        "raw pixels": judge(pixel_embeddings(images)),
+        "drawn faces only": judge(embed_images(trained.model, images)),
+    }
     for name, (first_place, tar) in found.items():
         print(f"{name:>18}: rank 1 {first_place:.1%}, TAR {tar:.1%} at FAR 1e-2")
     assert all(0.2 < first_place < 0.95 for first_place, _ in found.values())  # far above guessing, far from good
@@ -585,12 +589,12 @@ if real:
 # `w600k_mbf.onnx`, `.safetensors`) or the folder of a run or of a model.
 
 # %%
-from arcface_edu.models.weights import load_model
+from arcface_edu import load_model
 
 weights = None  # "backbone.pth"
 if real and weights:
     model, network = load_model(weights)
-    print(f"{network}: rank 1 {judge(embed(model, images))[0]:.1%}")
+    print(f"{network}: rank 1 {judge(embed_images(model, images))[0]:.1%}")
 
 # %% [markdown]
 # Both are far from guessing, and neither is good. The network of drawings has never seen a human being: some of what it

@@ -20,11 +20,12 @@ from arcface_edu.course.figures.resnet import plot_blocks
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.images import decode
 from arcface_edu.data.synthetic.dataset import draw_person
-from arcface_edu.evaluation.verification import embed, verify_pairs
+from arcface_edu.evaluation.embedding import embed_images
+from arcface_edu.evaluation.verification import verify_pairs
 from arcface_edu.figures.faces import contact_sheet
 from arcface_edu.figures.style import save
 from arcface_edu.heads import MarginSoftmax, Softmax
-from arcface_edu.training.finished import open_trained
+from arcface_edu.runs import open_run
 from arcface_edu.training.metrics import read_metrics
 from arcface_edu.training.prepare import find_pair_files
 
@@ -51,9 +52,9 @@ def main():
 
 
 def draw_hero():
-    trained = open_trained(RUNS / "drawn_faces")
+    trained = open_run(RUNS / "drawn_faces")
     images, is_same = read_pairs(next(iter(find_pair_files(trained.config, Path(trained.config.rec)))))
-    degrees = np.degrees(np.arccos(verify_pairs(embed(trained.model, images), is_same)["cosines"].clip(-1, 1)))
+    degrees = np.degrees(np.arccos(verify_pairs(embed_images(trained.model, images), is_same)["cosines"].clip(-1, 1)))
 
     def typical(kind):
         """The pair of that kind whose angle is the most ordinary: (first, second, degrees)."""

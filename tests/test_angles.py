@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_edu import angle_statistics, angles, embed, open_faces
+from arcface_edu import angle_statistics, angles, embed_images, open_faces
 from arcface_edu.config import load_config
 from arcface_edu.data.datasets import sample_faces
 from arcface_edu.data.folder import FolderFaces
 from arcface_edu.data.images import encode_png
 from arcface_edu.errors import DataError
 from arcface_edu.models import build_model
+from arcface_edu.runs import open_run
 from arcface_edu.training.checkpoint import save_checkpoint
-from arcface_edu.training.finished import open_trained
 
 SMALL = ["--people", "6", "--photos", "4"]
 
@@ -73,9 +73,9 @@ def test_a_run_is_shown_with_its_own_centres_data_and_pairs(run, drawn, tmp_path
     said, found = capsys.readouterr().out, json.loads((run / "figures" / "angles.json").read_text())
     assert "24 images of 6 people" in said and "9 images of 3 unseen people" in said
     assert "quoted from memory" in said and "pairs of drawn: same person" in said
-    trained = open_trained(run)
+    trained = open_run(run)
     images, labels = sample_faces(open_faces(drawn), 6, 4)
-    expected = angle_statistics(embed(trained.model, images, flip=False), labels, trained.centres)
+    expected = angle_statistics(embed_images(trained.model, images, flip=False), labels, trained.centres)
     assert found["trained"] == {"ArcFace": pytest.approx(expected)} and expected.keys() >= {"w_ec", "w_inter"}
     assert found["unseen"]["ArcFace"].keys() == {"intra", "inter"}
     names = {path.stem for path in (run / "figures").glob("angles_*.png")}
@@ -101,7 +101,7 @@ def test_weights_alone_need_faces_and_have_no_centres(run, drawn, tmp_path, caps
     angles.main([str(weights), "--faces", str(drawn), *SMALL, "--output", str(tmp_path / "figures")])
     said = capsys.readouterr().out
     assert "| backbone.pth |" in said and "nearest other centre | – | 69.66" in said
-    in_run, alone = open_trained(run / "model.pt"), open_trained(run)  # the file in a run's folder stands for the run
+    in_run, alone = open_run(run / "model.pt"), open_run(run)  # the file in a run's folder stands for the run
     assert in_run.config == alone.config and torch.equal(in_run.centres, alone.centres)
 
 
@@ -126,8 +126,8 @@ def test_arrays_are_enough(arrays, tmp_path, capsys):
 
 
 def test_what_is_no_run_or_network_is_named(run, drawn, tmp_path, capsys):
-    assert "there is no" in fails(capsys, tmp_path / "nowhere")
-    assert "no config.json in it" in fails(capsys, drawn)
+    assert "nowhere does not exist: name the folder of a run" in fails(capsys, tmp_path / "nowhere")
+    assert "holds neither model.pt nor model.safetensors" in fails(capsys, drawn)
     (tmp_path / "broken.pt").write_bytes(b"neither zip nor pickle")
     assert "broken.pt cannot be read as weights" in fails(capsys, tmp_path / "broken.pt", "--faces", drawn)
     torch.save(dict(evil=print), tmp_path / "code.pt")
@@ -146,11 +146,11 @@ def test_what_is_no_run_or_network_is_named(run, drawn, tmp_path, capsys):
 def test_a_run_cut_short_is_shown_from_its_checkpoint(run, drawn, tmp_path, capsys):
     young = make_run(tmp_path / "young", drawn)
     (young / "model.pt").unlink()
-    first, second = open_trained(young).model.state_dict(), open_trained(run).model.state_dict()
+    first, second = open_run(young).model.state_dict(), open_run(run).model.state_dict()
     assert all(torch.equal(first[key], second[key]) for key in second)
     for path in (young / "checkpoints").iterdir():
         path.rename(tmp_path / path.name)
-    assert "neither model.pt nor a checkpoint" in fails(capsys, young)
+    assert "holds neither model.pt nor model.safetensors: let the run finish" in fails(capsys, young)
 
 
 def test_arrays_that_cannot_be_meant_are_named(arrays, tmp_path, capsys):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_edu import build_model, embed
+from arcface_edu import build_model, embed_images
 from arcface_edu.data.alignment.align import TEMPLATE
 from arcface_edu.data.images import decode
 from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
@@ -81,7 +81,7 @@ def test_insightface_takes_the_file_as_its_own(insightface, tmp_path):
         ):
             path = tmp_path / f"{network}_{name}.onnx"
             path.write_bytes(content)
-            ours[path], least[path] = embed(model, images, flip=flip), cosine
+            ours[path], least[path] = embed_images(model, images, flip=flip), cosine
 
     np.save(tmp_path / "faces.npy", [decode(image).numpy()[::-1].transpose(1, 2, 0) for image in images])  # BGR
     np.save(tmp_path / "kps.npy", TEMPLATE.astype(np.float32))  # so that its alignment has nothing to turn

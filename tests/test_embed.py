@@ -1,7 +1,6 @@
 """`python -m arcface_edu.embed`: a row for every photograph that can be read, and its name in the same line."""
 
 import os
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,11 @@ from PIL import Image
 from ranks import run_code, run_module, run_ranks
 from torch.nn import functional as F
 
-from arcface_edu import build_model, embed
+from arcface_edu import build_model, embed, embed_images
 from arcface_edu.data.images import decode, encode_png, fit
 from arcface_edu.data.synthetic.dataset import draw_person
-from arcface_edu.models.weights import load_model
-
-COMMAND = runpy.run_module("arcface_edu.embed", run_name="the command")  # to import it is to get the function
+from arcface_edu.evaluation import embedding
+from arcface_edu.runs import load_model
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +39,17 @@ def photos(tmp_path):
 
 
 def run(capsys, *arguments):
-    COMMAND["main"]([str(argument) for argument in arguments])
+    embed.main([str(argument) for argument in arguments])
     return capsys.readouterr()
 
 
 def fails(capsys, *arguments):
     with pytest.raises(SystemExit) as left:
-        COMMAND["main"]([str(argument) for argument in arguments])
+        embed.main([str(argument) for argument in arguments])
     assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert sentences(said)[-1].startswith("arcface_edu: ") and "Traceback" not in said
-    return said
+    said = capsys.readouterr()
+    assert sentences(said.err)[-1].startswith("arcface_edu: ") and "Traceback" not in said.err
+    return said.out + said.err  # what is left out goes to the log, on standard output
 
 
 def sentences(errors):
@@ -70,7 +68,7 @@ def test_the_rows_are_those_of_evaluation(weights, photos, tmp_path, capsys, bat
     assert names == [str(photos / f"s{person}" / f"{photo}.png") for person in range(3) for photo in (9, 10, 11)]
     assert (rows.shape, rows.dtype) == ((9, 32), np.float32)
     assert "9 rows of 32 numbers, by r10" in said.out and sentences(said.err) == []
-    with_mirror = embed(load_model(weights)[0], [Path(name).read_bytes() for name in names])
+    with_mirror = embed_images(load_model(weights)[0], [Path(name).read_bytes() for name in names])
     np.testing.assert_allclose(rows, F.normalize(with_mirror), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     assert rows.std(0).max() > 0.01  # they differ
@@ -79,7 +77,7 @@ def test_the_rows_are_those_of_evaluation(weights, photos, tmp_path, capsys, bat
 def test_raw_is_what_the_network_says(weights, photos, tmp_path, capsys):
     run(capsys, weights, photos / "s1", "-o", tmp_path / "faces.npy", "--raw")
     images = [(photos / "s1" / f"{photo}.png").read_bytes() for photo in (9, 10, 11)]
-    alone = embed(load_model(weights)[0], images, flip=False)
+    alone = embed_images(load_model(weights)[0], images, flip=False)
     np.testing.assert_allclose(np.load(tmp_path / "faces.npy"), alone, rtol=1e-5, atol=1e-5)
 
 
@@ -97,15 +95,15 @@ def test_photographs_as_they_come(weights, photos, tmp_path, capsys):
     face.rotate(90, expand=True).save(wild / "5_turned.png", exif=exif)
     face.resize((300, 200)).save(wild / "6_wide.png")
     said = run(capsys, weights, wild, "-o", tmp_path / "rows.npy")
-    assert "1 of 6 photographs had another size than 112x112 and were fitted" in said.err
+    assert "1 of 6 photographs had another size than 112x112 and were fitted" in said.out
     rows, names = np.load(tmp_path / "rows.npy"), names_in(tmp_path / "rows.txt")
     faces = torch.stack([fit(decode(Path(name).read_bytes())) for name in names])
-    np.testing.assert_allclose(rows, F.normalize(embed(load_model(weights)[0], faces)), atol=1e-6)
+    np.testing.assert_allclose(rows, F.normalize(embed_images(load_model(weights)[0], faces)), atol=1e-6)
     run(capsys, weights, photos / "s0" / "9.png", "-o", tmp_path / "one.npy")
     np.testing.assert_allclose(rows[4], np.load(tmp_path / "one.npy")[0], atol=1e-6)  # upright again
 
 
-def test_what_is_no_photograph_is_named_and_left_out(weights, photos, tmp_path, capsys, caplog):
+def test_what_is_no_photograph_is_named_and_left_out(weights, photos, tmp_path, capsys):
     (photos / "s0" / "9.png").write_bytes(b"broken")
     (photos / "s1" / "10.png").write_bytes((photos / "s1" / "9.png").read_bytes()[:500])
     (photos / "notes.txt").write_text("not a photograph")
@@ -120,25 +118,26 @@ def test_what_is_no_photograph_is_named_and_left_out(weights, photos, tmp_path, 
         "two\\nlines.png': a line break",
         "link.png: cannot be read (No such file",
     ):
-        assert words in said.out + caplog.text
-    assert "hidden" not in said.out + caplog.text
+        assert words in said.out
+    assert "hidden" not in said.out
     rows, names = np.load(tmp_path / "faces.npy"), names_in(tmp_path / "faces.txt")
     assert len(rows) == len(names) == 7
     model = load_model(weights)[0]
     for row, name in zip(rows, names, strict=True):  # names stay beside their rows
-        np.testing.assert_allclose(row, F.normalize(embed(model, [Path(name).read_bytes()]))[0], atol=1e-6)
+        np.testing.assert_allclose(row, F.normalize(embed_images(model, [Path(name).read_bytes()]))[0], atol=1e-6)
 
 
 def test_a_batch_at_a_time_is_in_memory(weights, photos, monkeypatch):
     seen = []
-    inner = COMMAND["embed"]
-    monkeypatch.setitem(COMMAND, "embed", lambda model, faces, **how: seen.append(len(faces)) or inner(model, faces))
+    monkeypatch.setattr(
+        embedding, "embed_images", lambda model, faces, **how: seen.append(len(faces)) or embed_images(model, faces)
+    )
     paths = [photos / f"s{i % 3}" / f"{9 + i // 3}.png" for i in range(9)]
-    rows, names = COMMAND["embed_files"](load_model(weights)[0], paths, batch_size=4)
+    rows, names = embedding.embed_files(load_model(weights)[0], paths, batch_size=4)
     assert seen == [4, 4, 1] and names == paths and len(rows) == 9
 
 
-def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys, caplog):
+def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "a.jpg").write_bytes(b"broken")
@@ -159,13 +158,14 @@ def test_sentences_and_nothing_half_written(weights, photos, tmp_path, capsys, c
         (weights, photos, "-o", weights / "x.npy"): "cannot be written",
     }.items():
         assert sentence in fails(capsys, *arguments)
-    assert "missing.jpg: cannot be read (No such file" in caplog.text
+    missing = fails(capsys, weights, tmp_path / "missing.jpg", "-o", out)
+    assert "missing.jpg: cannot be read (No such file" in missing
     assert not out.parent.exists()
 
 
-def test_as_a_program_and_the_function_stays_a_function(tmp_path):
+def test_as_a_program_and_beside_the_function(tmp_path):
     (program,) = run_ranks(1, run_module, "arcface_edu.embed", ["no", "no", "-o", "x.npy"])
     assert program.status == 2 and program.errors.startswith("arcface_edu: no does not exist")
-    code = "import arcface_edu.embed; from arcface_edu import embed; print(arcface_edu.embed is embed, embed.__name__)"
+    code = "import arcface_edu.embed; from arcface_edu import embed, embed_images; print(embed.main, embed_images)"
     (program,) = run_ranks(1, run_code, f"import warnings; warnings.simplefilter('error'); {code}")
-    assert program.said == "True embed\n", program.errors
+    assert program.said.startswith("<function main ") and "<function embed_images " in program.said, program.errors

@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_edu import embed, evaluate, pool_templates, read_pairs, score_pairs, tar_at_far, verify_pairs, write_pairs
+from arcface_edu import (
+    embed_images,
+    evaluate,
+    pool_templates,
+    read_pairs,
+    score_pairs,
+    tar_at_far,
+    verify_pairs,
+    write_pairs,
+)
 from arcface_edu.data.alignment.align import TEMPLATE
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.images import encode_png
-from arcface_edu.evaluation.table import HEAD, benchmark, markdown
+from arcface_edu.evaluation.leaderboard import HEAD, build_leaderboard, markdown
 from arcface_edu.models import build_model
-from arcface_edu.models.weights import hash_of, load_model
+from arcface_edu.models.weights import hash_of
+from arcface_edu.runs import load_model
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +58,7 @@ def test_a_run_is_judged_on_the_pairs_beside_its_data(run, drawn, tmp_path, caps
     done = call(capsys, run, "--report", tmp_path / "out.html")
     results = json.loads((run / "evaluation" / "results.json").read_text())
     images, is_same = read_pairs(drawn / "drawn.bin")
-    expected = verify_pairs(embed(load_model(run / "model.pt")[0], images), is_same)
+    expected = verify_pairs(embed_images(load_model(run / "model.pt")[0], images), is_same)
     found = results["results"]["drawn"]
     for key in ("accuracy", "accuracy_std", "val", "threshold", "pairs"):
         assert found[key] == expected[key], key
@@ -84,7 +94,7 @@ def test_weights_alone_on_named_sets_fill_the_row(run, drawn, tmp_path, capsys, 
 
 
 def test_the_row_stands_between_the_published_ones():
-    rows, ours, reasons = benchmark(
+    rows, ours, reasons = build_leaderboard(
         "mine", "r50", {"lfw": 0.998, "cfp_fp": 0.9, "agedb_30": 0.95}, {1e-5: 0.9, 1e-4: 0.95}
     )
     assert rows[ours] == ["mine", "r50", "90.00", "95.00", "95.00", "90.00", "99.80"] and reasons == []
@@ -92,7 +102,7 @@ def test_the_row_stands_between_the_published_ones():
     assert rows[1] == ["MS1MV3", "r100", "95.31", "96.81", "98.48", "99.06", "99.85"]
     lines = markdown(HEAD, rows).splitlines()
     assert len({len(line) for line in lines}) == 1 and set(lines[1]) == set("|- ")
-    assert len(benchmark("mine", "r50", {}, {})[2]) == 4
+    assert len(build_leaderboard("mine", "r50", {}, {})[2]) == 4
 
 
 @pytest.fixture
@@ -125,7 +135,7 @@ def test_ijb_with_its_switches(run, drawn, ijb_folder, tmp_path, capsys):
     # The same by hand, from the faces as they are.
     faces = open_faces(drawn)
     images = torch.stack([faces[t // 2 * 10 + t % 2 * 2 + photo][0] for t in range(20) for photo in range(2)])
-    features = embed(load_model(run / "model.pt")[0], images, flip=False).numpy().astype(float)
+    features = embed_images(load_model(run / "model.pt")[0], images, flip=False).numpy().astype(float)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     features *= (0.5 + np.repeat(np.arange(20), 2) / 100)[:, None]
     pooled, ids = pool_templates(features, np.repeat(np.arange(20), 2), np.tile([0, 1], 20))
@@ -178,7 +188,7 @@ def test_bad_input_ends_in_a_sentence(run, drawn, tmp_path, capsys):
     write_pairs(bad, [encode_png(torch.zeros(3, 100, 90, dtype=torch.uint8)), *images[1:]], is_same)
     assert "bad, image 0 has 90x100 pixels" in judged()
     assert "does not exist" in fails(capsys, tmp_path / "no_run")
-    assert "holds no model.pt" in fails(capsys, drawn)
+    assert "holds neither model.pt nor model.safetensors" in fails(capsys, drawn)
     write_pairs(tmp_path / "lfw.bin", images, is_same)
     (tmp_path / "two").mkdir()
     write_pairs(tmp_path / "two" / "lfw.bin", images, is_same)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_edu import angles, build_model, embed, evaluate, export, load_model, read_pairs
+from arcface_edu import angles, build_model, embed, embed_images, evaluate, export, load_model, read_pairs
 from arcface_edu.data.images import decode
 from arcface_edu.errors import ExportError
+from arcface_edu.exporting import variants
 from arcface_edu.exporting.to_onnx import check_parity, to_onnx
 from arcface_edu.models.onnx_graph import OnnxGraph, scales_itself
 from arcface_edu.models.weights import hash_of
@@ -72,7 +72,7 @@ def cosines(one, other):
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_onnxruntime_computes_the_same(run, written, pairs, batch):
     images = read_pairs(pairs)[0][:batch]
-    ours = embed(load_model(run)[0], images, flip=False)
+    ours = embed_images(load_model(run)[0], images, flip=False)
     theirs = as_a_client(written, images)
     assert theirs.shape == (batch, 32)
     assert cosines(ours, theirs).min() > 0.999999
@@ -110,7 +110,7 @@ def test_the_whole_embedding(run, pairs, tmp_path, capsys):
     export.main([str(word) for word in (run / "model.pt", "--onnx", tmp_path / "w.onnx", "--whole", "--pairs", pairs)])
     images = read_pairs(pairs)[0][:5]
     theirs = as_a_client(tmp_path / "w.onnx", images)
-    np.testing.assert_allclose(F.normalize(embed(load_model(run)[0], images)), theirs, atol=2e-6)
+    np.testing.assert_allclose(F.normalize(embed_images(load_model(run)[0], images)), theirs, atol=2e-6)
     facts = OnnxGraph(tmp_path / "w.onnx").metadata
     assert facts["embedding"] == "image and mirror added, length 1"
     assert json.loads(facts["training_config"]) == {}  # a file of weights knows nothing of its run
@@ -131,7 +131,7 @@ def test_the_table(run, pairs, tmp_path, capsys):
 
 def test_a_graph_that_computes_something_else_is_not_written(run, pairs, tmp_path, monkeypatch, capsys):
     other = to_onnx(small_net(seed=1), {})
-    monkeypatch.setattr(export, "to_onnx", lambda model, facts: other)
+    monkeypatch.setattr(variants, "to_onnx", lambda model, facts: other)
     said = fails(capsys, run, "--onnx", tmp_path / "x.onnx", "--pairs", pairs)
     assert re.search(r"gives other embeddings than the network: on faces, 1 at a time, their cosine is", said)
     assert not list(tmp_path.iterdir())
@@ -176,12 +176,11 @@ def test_angles_says_the_same_of_the_graph(bare, written, drawn, tmp_path):
 
 
 def test_embed_says_the_same_of_the_graph(bare, written, pairs, tmp_path):
-    command = runpy.run_module("arcface_edu.embed", run_name="the command")["main"]
     for number, image in enumerate(read_pairs(pairs)[0][:5]):
         (tmp_path / f"{number}.jpg").write_bytes(image)
     rows = []
     for subject in (bare, written):
-        command([str(word) for word in (subject, *sorted(tmp_path.glob("*.jpg")), "-o", tmp_path / "rows.npy")])
+        embed.main([str(word) for word in (subject, *sorted(tmp_path.glob("*.jpg")), "-o", tmp_path / "rows.npy")])
         rows.append(np.load(tmp_path / "rows.npy"))
     np.testing.assert_allclose(*rows, atol=1e-5)
     assert rows[0].shape == (5, 32) and rows[0].std(0).max() > 0.01
@@ -198,9 +197,7 @@ def test_every_family(network, pairs):
 def test_sentences(run, written, pairs, tmp_path, monkeypatch, capsys):
     assert "add --onnx FILE" in fails(capsys, run)
     assert "face.onnx is an ONNX graph already" in fails(capsys, written, "--onnx", tmp_path / "y.onnx")
-    assert "does not exist; name a run's or a model's folder" in fails(
-        capsys, tmp_path / "no", "--onnx", tmp_path / "y.onnx"
-    )
+    assert "does not exist: name the folder of a run" in fails(capsys, tmp_path / "no", "--onnx", tmp_path / "y.onnx")
     assert "it fits r10 with 32" in fails(capsys, run / "model.pt", "--onnx", tmp_path / "y.onnx", "--network", "r18")
     with monkeypatch.context() as missing:
         missing.setitem(sys.modules, "onnxscript", None)

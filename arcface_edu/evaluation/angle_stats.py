@@ -8,13 +8,19 @@ Everything here takes arrays of embeddings as they are and normalises them itsel
 
 import math
 import zipfile
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
+from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from arcface_edu.errors import DataError
+from arcface_edu.io import StrPath, check_norms
 
+BARE = ""  # the name of the only array in a .npy
 CHUNK = 1024  # rows at a time: their cosines with 100,000 others take 0.4 GB
 
 STATISTICS = {
@@ -24,28 +30,38 @@ STATISTICS = {
     "inter": "Inter: mean of a class to the nearest other mean",
 }
 # ArcFace (arXiv 1801.07698), Table 3: CASIA-WebFace, ResNet50. Quoted from memory.
-PAPER = {
+PAPER: dict[str, "AngleStatistics"] = {
     "norm-softmax": dict(w_ec=44.26, w_inter=69.66, intra=50.50, inter=59.23),
     "ArcFace": dict(w_ec=14.29, w_inter=71.61, intra=38.45, inter=65.83),
 }
 
 
-def angle_statistics(embeddings, labels, centres=None):
-    """The four mean angles of ArcFace's Table 3, in degrees.
+class AngleStatistics(TypedDict, total=False):
+    """Mean angles in degrees. A mean embedding is that of the normalised embeddings of a class."""
 
-    embeddings: (N, D) array or tensor.   labels: (N,) ints; with centres, label j belongs to row j of them.
-    centres: (C, D), the weight of a head, or None.
-    returns: dict
-      w_ec     mean over classes of the angle between the centre and the mean embedding of its class (with centres)
-      w_inter  mean over all C centres of the angle to the nearest other one (with centres)
-      intra    mean over embeddings of the angle to the mean embedding of their class
-      inter    mean over classes of the angle between their mean embedding and the nearest other class's
-    A mean embedding is that of the normalised embeddings. Classes without an embedding count in w_inter only.
-    raises: DataError (shapes, labels out of range, one class only, a vector that is not finite or has no length).
+    w_ec: float  # over classes: the centre to the mean embedding of its class (with centres)
+    w_inter: float  # over all C centres: to the nearest other one (with centres)
+    intra: float  # over embeddings: to the mean embedding of their class
+    inter: float  # over classes: their mean embedding to the nearest other class's
+
+
+def angle_statistics(
+    embeddings: ArrayLike | Tensor, labels: ArrayLike, centres: ArrayLike | Tensor | None = None
+) -> AngleStatistics:
+    """Return the four mean angles of ArcFace's Table 3 (arXiv 1801.07698).
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,) ints; with centres, label j belongs to row j of them. Classes without an embedding count in
+            `w_inter` only.
+        centres: (C, D), the weight of a head; None = without `w_ec` and `w_inter`.
+
+    Raises:
+        DataError: Shapes differ, a label has no centre, there is one class only, or a vector has no direction.
     """
-    embeddings, labels = as_vectors(embeddings, "embedding"), as_labels(labels, len(embeddings))
-    classes, means, members = class_means(embeddings, labels)
-    statistics = {}
+    embeddings = as_vectors(embeddings, "embedding")
+    classes, means, members = class_means(embeddings, as_labels(labels, len(embeddings)))
+    statistics: AngleStatistics = {}
     if centres is not None:
         centres = as_vectors(centres, "class centre")
         check_belong(classes, embeddings, centres)
@@ -56,10 +72,18 @@ def angle_statistics(embeddings, labels, centres=None):
     return statistics
 
 
-def class_means(embeddings, labels):
-    """(classes (K,), their mean normalised embeddings (K, D) float64, row (N,) of each embedding's class among them).
+def class_means(embeddings: Tensor, labels: np.ndarray) -> tuple[np.ndarray, Tensor, np.ndarray]:
+    """Return the mean normalised embedding of each class.
 
-    embeddings: (N, D) tensor; labels: (N,).   raises: DataError (fewer than two classes, a mean of no length).
+    Args:
+        embeddings: (N, D).
+        labels: (N,) ints.
+
+    Returns:
+        classes (K,), their means (K, D) float64, and for each embedding the row (N,) of its class among them.
+
+    Raises:
+        DataError: There are fewer than two classes, or a mean is all zeros.
     """
     classes, members = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
@@ -73,17 +97,17 @@ def class_means(embeddings, labels):
     return classes, as_vectors(means, "class's mean embedding"), members
 
 
-def angles_to_rows(embeddings, vectors, rows):
-    """(N,) degrees between each embedding and the vector in its row of `vectors` (K, D).   rows: (N,) ints."""
+def angles_to_rows(embeddings: Tensor, vectors: Tensor, rows: np.ndarray) -> np.ndarray:
+    """Return (N,) degrees between each embedding (N, D) and the vector in its row (N,) of `vectors` (K, D)."""
     parts = [slice(start, start + CHUNK) for start in range(0, len(embeddings), CHUNK)]
     return np.concatenate([angles_between(embeddings[part], vectors[rows[part]]) for part in parts])
 
 
-def nearest_angles(vectors):
-    """(degrees (C,) to the nearest other vector, its row (C,)); the C x C cosines are walked over in chunks.
+def nearest_angles(vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each vector (C, D) the degrees (C,) to the nearest other one, and the row (C,) of that.
 
-    vectors: (C, D) tensor.   The nearest is sought in float32, which cannot tell vectors within 0.03 degrees of each
-    other apart; the angle to it is exact.
+    The C x C cosines are computed in chunks. The nearest is sought in float32, which cannot tell vectors within 0.03
+    degrees of each other apart; the angle to it is exact.
     """
     directions = unit(vectors).float()
     nearest = torch.empty(len(vectors), dtype=torch.int64)
@@ -94,8 +118,8 @@ def nearest_angles(vectors):
     return angles_to_rows(vectors, vectors, nearest.numpy()), nearest.numpy()
 
 
-def angles_to_nearest_other(embeddings, centres, own):
-    """(N,) degrees between each embedding and the nearest centre that is not its own.   own: (N,) rows of centres."""
+def angles_to_nearest_other(embeddings: Tensor, centres: Tensor, own: np.ndarray) -> np.ndarray:
+    """Return (N,) degrees between each embedding and the nearest centre that is not in its own row (N,)."""
     directions, degrees = unit(centres).float(), []
     for start in range(0, len(embeddings), CHUNK):
         part = embeddings[start : start + CHUNK]
@@ -105,15 +129,15 @@ def angles_to_nearest_other(embeddings, centres, own):
     return np.concatenate(degrees)
 
 
-def angle_matrix(vectors):
-    """(K, K) degrees between all vectors (K, D): for a handful of them."""
+def angle_matrix(vectors: Tensor) -> np.ndarray:
+    """Return (K, K) degrees between all vectors (K, D): for a handful of them."""
     count = len(vectors)
     first, second = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
     return angles_between(vectors[first.flatten()], vectors[second.flatten()]).reshape(count, count)
 
 
-def angles_between(first, second):
-    """(N,) degrees between rows of two tensors (N, D), in float64.
+def angles_between(first: Tensor, second: Tensor) -> np.ndarray:
+    """Return (N,) degrees between rows of two tensors (N, D), in float64.
 
     By Kahan's formula 2 atan2(|u - v|, |u + v|): near 0 and 180 degrees an arccos would lose half of the digits.
     """
@@ -121,17 +145,18 @@ def angles_between(first, second):
     return torch.rad2deg(2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))).numpy()
 
 
-def unit(vectors):
-    """Rows of length 1 in float64."""
+def unit(vectors: Tensor) -> Tensor:
+    """Return the rows at length 1 in float64."""
     return torch.nn.functional.normalize(vectors.double())
 
 
-def closest_group(nearest, degrees, size):
-    """Rows of the vectors that lie closest to another one, each followed by that other, at most `size` of them.
+def closest_group(nearest: np.ndarray, degrees: np.ndarray, size: int) -> list[int]:
+    """Return the rows of the vectors that lie closest to another one, each followed by that other; at most `size`.
 
-    nearest, degrees: (C,), of `nearest_angles`.
+    Args:
+        nearest, degrees: (C,), of `nearest_angles`.
     """
-    chosen = {}  # a set that keeps its order
+    chosen: dict[int, None] = {}  # a set that keeps its order
     for row in np.argsort(degrees, kind="stable"):
         pair = [int(row), int(nearest[row])]
         if len(chosen.keys() | set(pair)) <= size:
@@ -139,22 +164,33 @@ def closest_group(nearest, degrees, size):
     return list(chosen)
 
 
-def random_angle_density(degrees, dimension):
-    """Density per degree of the angle between two random directions in R^d: sin^(d-2)(theta), normalised.
+def random_angle_density(degrees: ArrayLike, dimension: int) -> np.ndarray:
+    """Return the density per degree of the angle between two random directions in R^d: sin^(d-2)(theta), normalised.
 
-    degrees: (T,) in [0, 180].   dimension: d >= 2.   returns: (T,). In 2-D all angles are alike; the more dimensions,
-    the more crowd at 90 degrees, within about 57 / sqrt(d) of it.
+    In 2-D all angles are alike; the more dimensions, the more crowd at 90 degrees, within about 57 / sqrt(d) of it.
+
+    Args:
+        degrees: (T,) in [0, 180].
+        dimension: d, at least 2.
+
+    Returns:
+        (T,).
     """
     theta = np.radians(np.asarray(degrees, dtype=float))
     log_area = math.lgamma(dimension / 2) - math.lgamma((dimension - 1) / 2) - math.log(math.pi) / 2
     return np.radians(math.exp(log_area) * np.sin(theta) ** (dimension - 2))
 
 
-def nearest_random_density(degrees, dimension, count):
-    """Density per degree of the angle between a random direction and the nearest of `count - 1` other random ones.
+def nearest_random_density(degrees: np.ndarray, dimension: int, count: int) -> np.ndarray:
+    """Return the density per degree of the angle to the nearest of `count - 1` other random directions.
 
-    degrees: (T,), equally spaced over [0, 180].   With F the share of random angles below theta and f their density it
-    is (count - 1) (1 - F)^(count - 2) f.
+    With F the share of random angles below theta and f their density it is (count - 1) (1 - F)^(count - 2) f.
+
+    Args:
+        degrees: (T,), equally spaced over [0, 180].
+
+    Returns:
+        (T,).
     """
     density = random_angle_density(degrees, dimension)
     step = degrees[1] - degrees[0]
@@ -162,44 +198,45 @@ def nearest_random_density(degrees, dimension, count):
     return (count - 1) * np.clip(1 - below, 0, 1) ** (count - 2) * density
 
 
-def statistics_table(columns, heading="degrees"):
-    """A Markdown table of `angle_statistics`, one column each.   columns: dict name -> statistics.
+def statistics_table(columns: Mapping[str, AngleStatistics], heading: str = "degrees") -> str:
+    """Return a Markdown table of `angle_statistics`, one column for each name.
 
     What one of them lacks is –; a row that all lack is left out.
     """
     lines = [f"| {heading} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for key, meaning in STATISTICS.items():
-        if not any(key in column for column in columns.values()):
+        found = [column.get(key) for column in columns.values()]
+        if all(value is None for value in found):
             continue
-        values = [f"{column[key]:.2f}" if key in column else "–" for column in columns.values()]
+        values = ["–" if value is None else f"{value:.2f}" for value in found]
         lines.append(f"| {meaning} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
-def as_vectors(vectors, what):
-    """`vectors` as a tensor (N, D) on the CPU, checked; `what` names a row in the DataError."""
-    vectors = torch.as_tensor(vectors).detach().cpu()
+def as_vectors(rows: ArrayLike | Tensor, what: str) -> Tensor:
+    """Return rows (N, D) as a tensor on the CPU, checked; `what` names a row in the DataError."""
+    vectors = torch.as_tensor(rows).detach().cpu()
     if vectors.ndim != 2 or 0 in vectors.shape or not vectors.dtype.is_floating_point:
         raise DataError(f"each {what} is a row of floats, (N, D); given is {vectors.dtype} {tuple(vectors.shape)}")
     for start in range(0, len(vectors), CHUNK):
-        lengths = vectors[start : start + CHUNK].double().norm(dim=1)
-        wrong = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0))).flatten()
-        if len(wrong):
-            row = int(wrong[0])
-            fault = "has no length (all zeros)" if lengths[row] == 0 else "is not finite (NaN or inf)"
-            raise DataError(f"the {what} in row {start + row} {fault}: look at that image and the network")
+        norms = vectors[start : start + CHUNK].double().norm(dim=1)
+        check_norms(norms, partial(_name_row, what, start))
     return vectors
 
 
-def as_labels(labels, count):
-    """`labels` as an int64 array (count,), checked."""
+def _name_row(what: str, start: int, row: int) -> str:
+    return f"the {what} in row {start + row}"
+
+
+def as_labels(labels: ArrayLike, count: int) -> np.ndarray:
+    """Return labels as an int64 array (count,), checked."""
     labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DataError(f"labels are {labels.dtype} {labels.shape} for {count:,} embeddings; one integer each is meant")
     return labels.astype(np.int64)
 
 
-def check_belong(classes, embeddings, centres):
+def check_belong(classes: np.ndarray, embeddings: Tensor, centres: Tensor) -> None:
     """Raise DataError unless the centres (C, D) are those of the classes (K,) and of the embeddings' size."""
     if centres.shape[1] != embeddings.shape[1]:
         raise DataError(
@@ -211,17 +248,20 @@ def check_belong(classes, embeddings, centres):
         raise DataError(f"label {wrong} has no centre: there are {len(centres):,}, numbered from 0")
 
 
-def read_embeddings(path, labels=None):
-    """(embeddings (N, D) tensor, labels (N,)) of a .npz with the arrays `embeddings` and `labels`, or of two .npy.
+def read_embeddings(path: StrPath, labels: StrPath | None = None) -> tuple[Tensor, np.ndarray]:
+    """Return embeddings (N, D) and labels (N,) of a .npz with arrays of these names, or of two .npy.
 
-    labels: path of the .npy of labels that goes with a .npy.   raises: DataError (missing, pickled, broken).
+    Args:
+        labels: the .npy of labels that goes with a .npy of embeddings.
+
+    Raises:
+        DataError: A file or array is missing, broken or pickled.
     """
-    path = Path(path)
     arrays = _load(path)
-    if isinstance(arrays, np.ndarray):
+    if BARE in arrays:
         if labels is None:
             raise DataError(f"{path} has no labels: name a .npy of one integer per row with --labels, or use a .npz.")
-        arrays = dict(embeddings=arrays, labels=_load(labels))
+        arrays = {"embeddings": arrays[BARE], "labels": _load(labels).get(BARE, np.empty(0))}
     lacking = [name for name in ("embeddings", "labels") if name not in arrays]
     if lacking:
         held = ", ".join(arrays) or "nothing"
@@ -233,11 +273,11 @@ def read_embeddings(path, labels=None):
         raise DataError(f"{path}: {error}") from None
 
 
-def _load(path):
-    """An array, or a dict of arrays. A pickle inside would run code: it is refused."""
+def _load(path: StrPath) -> dict[str, np.ndarray]:
+    """Return the arrays in a file by their names, that of a .npy as BARE. A pickle would run code: it is refused."""
     try:
         found = np.load(path, allow_pickle=False)
-        return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        return {BARE: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: name a .npy or .npz of embeddings.") from None
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:

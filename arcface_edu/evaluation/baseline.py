@@ -2,18 +2,27 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from arcface_edu.evaluation.verification import image_batches
+from arcface_edu.evaluation.embedding import Images, image_batches
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # grey as ITU-R BT.601 mixes it from R, G, B
 
 
-def pixel_embeddings(images, size=28):
-    """Faces as small grey pictures, each with its own mean taken off: their cosine is the correlation of the pixels.
+def pixel_embeddings(images: Images, size: int = 28) -> Tensor:
+    """Return faces as small grey pictures less their own mean, so that a cosine is the correlation of the pixels.
 
-    images: uint8 (N, 3, H, W) RGB or a list of encoded images.   returns: (N, size * size) float32, in grey levels.
-    raises: DataError as `embed`.   A picture of one flat colour correlates with nothing: it becomes a constant vector,
-    at 90 degrees to every other picture.
+    A picture of one flat colour correlates with nothing: it becomes a constant vector, at 90 degrees to every other.
+
+    Args:
+        images: uint8 (N, 3, H, W) RGB, or N encoded images.
+        size: side of the small pictures, in pixels.
+
+    Returns:
+        (N, size * size) float32, in grey levels.
+
+    Raises:
+        DataError: as `embed_images`.
     """
     parts = []
     for batch in image_batches(images, batch_size=256):

@@ -4,29 +4,57 @@ result = identify(gallery, gallery_labels, probes, probe_labels)
 result["rank1"], result["cmc"], result["dir_at_far"]
 """
 
+from collections.abc import Sequence
+from typing import TypedDict
+
 import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from arcface_edu.errors import DataError
+from arcface_edu.io import check_norms
 
 OPEN_SET_FARS = (1e-3, 1e-2, 1e-1)
 
 
-def identify(gallery, gallery_labels, probes, probe_labels, fars=OPEN_SET_FARS, ranks=50, chunk=1024):
-    """Closed- and open-set identification (Phillips, Grother and Micheals, Handbook of Face Recognition, ch. 21).
+class IdentificationResult(TypedDict):
+    """What `identify` returns."""
+
+    rank1: float  # share of known probes whose rank is 1
+    cmc: np.ndarray  # (ranks,) share whose rank is at most 1, 2 ...
+    dir_at_far: dict[float, float]  # detection and identification rate; {} without strangers
+    thresholds: dict[float, float]  # FAR -> cosine: a search that ends at or below it answers "nobody I know"
+    far: np.ndarray  # (T,) the whole open-set curve, from 0 to 1
+    dir: np.ndarray  # (T,)
+    people: int
+    known: int  # probes
+    strangers: int  # probes
+
+
+def identify(
+    gallery: ArrayLike | Tensor,
+    gallery_labels: ArrayLike,
+    probes: ArrayLike | Tensor,
+    probe_labels: ArrayLike,
+    fars: Sequence[float] = OPEN_SET_FARS,
+    ranks: int = 50,
+    chunk: int = 1024,
+) -> IdentificationResult:
+    """Return closed- and open-set identification rates (Phillips et al., Handbook of Face Recognition, ch. 21).
 
     A probe's score for a person is its highest cosine with that person's gallery images. Its rank is 1 plus the number
-    of others who score at least as high as the right one, so that a draw is no hit.
+    of others who score at least as high as the right one, so that a draw is no hit. DIR at a FAR is the share of known
+    probes that are found at rank 1 above the threshold which lets that share of strangers through.
 
-    gallery: (G, D), gallery_labels: (G,) ints.   probes: (P, D), probe_labels: (P,) ints; a label that is not in the
-    gallery makes the probe a stranger.   L2-normalised here.
-    returns a dict:
-      rank1, cmc     share of known probes whose rank is 1; (ranks,) share whose rank is at most 1, 2 ...
-      dir_at_far     dict far -> detection and identification rate: the share of known probes that are found at rank 1
-                     above the threshold which lets that share of strangers through; {} without strangers
-      far, dir       (T,) the whole open-set curve, far from 0 to 1
-      thresholds     dict far -> cosine: a search that ends at or below it answers "nobody I know"
-      people, known, strangers   counts
-    raises: DataError (shapes, embeddings that are not finite or have no length, nobody known).
+    Args:
+        gallery, probes: (G, D) and (P, D) embeddings; L2-normalised here.
+        gallery_labels, probe_labels: (G,) and (P,) ints; a label that is not in the gallery makes the probe a stranger.
+        fars: shares of strangers to let through.
+        ranks: length of the CMC curve, at most.
+        chunk: probes at once.
+
+    Raises:
+        DataError: Shapes do not match, an embedding is not finite or all zeros, or no probe is known.
     """
     gallery, probes = unit_rows(gallery, "gallery"), unit_rows(probes, "probe")
     gallery_labels, probe_labels = np.asarray(gallery_labels), np.asarray(probe_labels)
@@ -40,8 +68,8 @@ def identify(gallery, gallery_labels, probes, probe_labels, fars=OPEN_SET_FARS, 
     people, person = np.unique(gallery_labels, return_inverse=True)
     by_person = np.argsort(person, kind="stable")
     gallery, begins = gallery[by_person], np.searchsorted(person[by_person], np.arange(len(people)))
-    place = np.searchsorted(people, probe_labels).clip(max=len(people) - 1)
-    known = people[place] == probe_labels
+    column = np.searchsorted(people, probe_labels).clip(max=len(people) - 1)
+    known = people[column] == probe_labels
     if not known.any():
         raise DataError("no probe shows a person of the gallery: are these the labels of the same people?")
 
@@ -50,12 +78,12 @@ def identify(gallery, gallery_labels, probes, probe_labels, fars=OPEN_SET_FARS, 
         part = slice(start, start + chunk)
         scores = np.maximum.reduceat(probes[part] @ gallery.T, begins, axis=1)  # (chunk, people)
         best[part] = scores.max(1)
-        own[part] = scores[np.arange(len(scores)), place[part]]
+        own[part] = scores[np.arange(len(scores)), column[part]]
         rank[part] = (scores >= own[part, None]).sum(1)  # the right one is among them
 
     rank, found = rank[known], np.sort(own[known & (rank == 1)])
     strangers = np.sort(best[~known])[::-1]
-    result = {
+    result: IdentificationResult = {
         "rank1": float((rank == 1).mean()),
         "cmc": np.cumsum(np.bincount(rank, minlength=ranks + 1)[1 : ranks + 1])[: len(people)] / len(rank),
         "dir_at_far": {}, "thresholds": {}, "far": np.empty(0), "dir": np.empty(0),
@@ -72,14 +100,11 @@ def identify(gallery, gallery_labels, probes, probe_labels, fars=OPEN_SET_FARS, 
     return result
 
 
-def unit_rows(embeddings, name):
-    """(N, D) embeddings of any length -> float64 unit vectors; DataError names the row that cannot be normalised."""
+def unit_rows(embeddings: ArrayLike | Tensor, name: str) -> np.ndarray:
+    """Return (N, D) float64 unit vectors; `name` says in the DataError which row cannot be normalised."""
     embeddings = np.asarray(embeddings, dtype=np.float64)
     if embeddings.ndim != 2 or not len(embeddings):
         raise DataError(f"the {name} embeddings have the shape {embeddings.shape}; wanted is (N, D), N above 0")
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-    if len(wrong):
-        what = "has no length (all zeros)" if lengths[wrong[0], 0] == 0 else "is not finite (NaN or inf)"
-        raise DataError(f"the {name} embedding in row {wrong[0]} {what}: look at that image and the network")
-    return embeddings / lengths
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    check_norms(norms, lambda row: f"the {name} embedding in row {row}")
+    return embeddings / norms

@@ -8,11 +8,14 @@ Three switches shift the result by half a percent, so they belong beside every n
 its length (N0: unit length). D1: it counts by the face detector's score. F1: image and mirror are added.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -20,9 +23,10 @@ from tqdm import tqdm
 from arcface_edu.data.alignment.align import align
 from arcface_edu.data.folder import read_photo
 from arcface_edu.data.images import decode
-from arcface_edu.data.loader import as_is
+from arcface_edu.data.loader import identity_collate
 from arcface_edu.errors import DataError
-from arcface_edu.evaluation.verification import embed
+from arcface_edu.evaluation.embedding import embed_images
+from arcface_edu.io import StrPath, has_direction
 
 ROWS = 512  # templates whose cosines with all others are computed at once
 DENSE = 64  # a matrix product makes so many cosines in the time that one pair, fetched by itself, takes
@@ -43,13 +47,22 @@ class Protocol(NamedTuple):
     is_same: np.ndarray  # (P,) bools
 
 
-def pool_templates(features, templates, media, weights=None):
-    """One embedding per template: the mean over the images of a medium, summed over the template's media, unit length.
+def pool_templates(
+    features: ArrayLike | Tensor, templates: ArrayLike, media: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one embedding per template: the mean over the images of each medium, summed over media, at unit length.
 
-    features: (N, D) array or tensor.   templates, media: (N,) ints; a medium belongs to its template, so that one
-    number may stand for two media in two templates.   weights: (N,), a factor on each image's feature.
-    returns: (T, D) float64 unit rows, and their template ids (T,), rising.
-    raises: DataError (lengths that differ, a feature that is not finite, a template of no length).
+    Args:
+        features: (N, D) embeddings of images.
+        templates, media: (N,) ints; a medium belongs to its template, so that one number may stand for two media in two
+            templates.
+        weights: (N,), a factor on each image's feature.
+
+    Returns:
+        (T, D) float64 unit rows, and their template ids (T,), rising.
+
+    Raises:
+        DataError: Lengths differ, a feature is not finite, or a template sums up to zero.
     """
     features = torch.as_tensor(features).detach().cpu()
     templates, media = np.asarray(templates), np.asarray(media)
@@ -76,23 +89,28 @@ def pool_templates(features, templates, media, weights=None):
         per_sample_weights=torch.from_numpy(share).to(features.dtype),
     )
     pooled, ids = sums.double().numpy(), template[new_template]
-    lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
-    wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
+    wrong = np.flatnonzero(~has_direction(norms))
     if len(wrong):
-        what = "has no length" if lengths[wrong[0], 0] == 0 else "is not finite (NaN or inf)"
+        what = "has no length" if norms[wrong[0], 0] == 0 else "is not finite (NaN or inf)"
         rows = np.flatnonzero(templates == ids[wrong[0]])
         raise DataError(
             f"template {ids[wrong[0]]}, of {len(rows)} images from row {rows[0]} on, {what}: look at these images and "
             f"the network ({len(wrong)} of {len(ids)} templates are so)"
         )
-    return pooled / lengths, ids
+    return pooled / norms, ids
 
 
-def score_pairs(pooled, ids, first, second):
-    """The cosine of each pair of templates.
+def score_pairs(pooled: ArrayLike, ids: ArrayLike, first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Return the cosine (P,) of each pair of templates.
 
-    pooled: (T, D) unit rows of templates `ids` (T,).   first, second: (P,) template ids.   returns: (P,).
-    raises: DataError (an id twice, a template that has no row, lengths that differ).
+    Args:
+        pooled: (T, D) unit rows.
+        ids: (T,) template ids of the rows.
+        first, second: (P,) template ids.
+
+    Raises:
+        DataError: An id stands twice, a template has no row, or lengths differ.
     """
     pooled, first, second = np.asarray(pooled), np.asarray(first), np.asarray(second)
     if first.shape != second.shape or first.ndim != 1:
@@ -122,8 +140,8 @@ def score_pairs(pooled, ids, first, second):
     return scores
 
 
-def row_finder(ids, count):
-    """A function from template ids (P,) to their rows (P,) in `ids` (T,).   raises: DataError, here or there."""
+def row_finder(ids: ArrayLike, count: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from template ids (P,) to their rows (P,) in `ids` (T,); either may raise DataError."""
     ids = np.asarray(ids)
     if ids.shape != (count,):
         raise DataError(f"{count} pooled templates have ids of shape {ids.shape}; wanted is one each")
@@ -134,30 +152,32 @@ def row_finder(ids, count):
         raise DataError(f"template {twice[0]} stands twice among the ids ({len(twice)} ids do): pool each once")
 
     smallest, span = rising[0], int(rising[-1]) - int(rising[0]) + 1
-    table = None
+    table: np.ndarray | None = None
     if span <= 2**24:  # looked up in a table, which for millions of pairs is ten times as fast as searching
         table = np.zeros(span, np.int64)
         table[rising - smallest] = np.arange(count)
 
-    def find(wanted):
+    def find(wanted: np.ndarray) -> np.ndarray:
         if table is None:
-            place = np.searchsorted(rising, wanted).clip(max=count - 1)
+            position = np.searchsorted(rising, wanted).clip(max=count - 1)
         else:
-            place = table[np.clip(wanted, smallest, rising[-1]) - smallest]
-        missing = np.flatnonzero(rising[place] != wanted)
+            position = table[np.clip(wanted, smallest, rising[-1]) - smallest]
+        missing = np.flatnonzero(rising[position] != wanted)
         if len(missing):
             raise DataError(
                 f"pair {missing[0]} names template {wanted[missing[0]]}, which has no image ({len(missing)} of "
                 f"{len(wanted)} pairs name such): the list of pairs and that of images are not of one set"
             )
-        return order[place]
+        return order[position]
 
     return find
 
 
-def image_weights(features, detector, switches="N1D1F1"):
-    """The factor (N,) on each image's feature that the N and D switches mean: N0 takes off its length, D1 puts the
-    detector's score (N,) on."""
+def image_weights(features: np.ndarray, detector: np.ndarray, switches: str = "N1D1F1") -> np.ndarray:
+    """Return the factor (N,) on each image's feature (N, D) that the N and D switches mean.
+
+    N0 divides by its length; D1 multiplies by the detector's score (N,).
+    """
     weights = np.ones(len(features))
     if "N0" in switches:
         lengths = np.linalg.norm(features, axis=1)
@@ -165,10 +185,17 @@ def image_weights(features, detector, switches="N1D1F1"):
     return weights * detector if "D1" in switches else weights
 
 
-def subjects_of(ids, first, second, is_same):
-    """Who each template shows, as far as the pairs tell: those that same-person pairs join are one person.
+def subjects_of(
+    ids: np.ndarray, first: np.ndarray, second: np.ndarray, is_same: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return who is in each pair, as far as the pairs tell: templates that same-person pairs join are one person.
 
-    returns: (first, second), each (P,) ints: the number of the person in each pair.
+    Args:
+        ids: (T,) template ids.
+        first, second, is_same: (P,).
+
+    Returns:
+        first and second, each (P,) ints: the numbers of people.
     """
     find = row_finder(ids, len(ids))
     one, other = find(first), find(second)
@@ -189,9 +216,15 @@ def subjects_of(ids, first, second, is_same):
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 
-def read_protocol(folder):
-    """The `Protocol` of a folder with meta/ijbc_face_tid_mid.txt, ..._template_pair_label.txt, ..._name_5pts_score.txt
-    and loose_crop/; of IJB-B likewise.   raises: DataError that names the file and what is wrong with it."""
+def read_protocol(folder: StrPath) -> Protocol:
+    """Read the meta files of an IJB-B or IJB-C folder.
+
+    The folder holds loose_crop/ and, in meta/, ijbc_face_tid_mid.txt, ijbc_template_pair_label.txt and
+    ijbc_name_5pts_score.txt (or ijbb_...).
+
+    Raises:
+        DataError: A file is missing or wrong; the sentence names it and the line.
+    """
     folder = Path(folder)
     found = sorted((folder / "meta").glob("*_face_tid_mid.txt"))
     if len(found) != 1:
@@ -201,9 +234,9 @@ def read_protocol(folder):
         )
     prefix = found[0].name.removesuffix("_face_tid_mid.txt")
     images = _columns(found[0], "name template medium", [("name", "U64"), ("template", "i8"), ("medium", "i8")])
-    places = [(f"p{i}", "f4") for i in range(10)]
+    coordinates = [(f"p{i}", "f4") for i in range(10)]
     path = folder / "meta" / f"{prefix}_name_5pts_score.txt"
-    points = _columns(path, "name x1 y1 ... x5 y5 score", [("name", "U64"), *places, ("score", "f4")])
+    points = _columns(path, "name x1 y1 ... x5 y5 score", [("name", "U64"), *coordinates, ("score", "f4")])
     if len(images) != len(points):
         raise DataError(f"{found[0]} lists {len(images):,} images and {path} {len(points):,}: take both of one release")
     unlike = np.flatnonzero(images["name"] != points["name"])
@@ -215,7 +248,7 @@ def read_protocol(folder):
     if (times > 1).any():
         line = images[index[times > 1][0]]
         raise DataError(f"{found[0]} lists {line['name']} in template {line['template']} twice: it would count double")
-    numbers = np.stack([points[name] for name, _ in places], 1).reshape(-1, 5, 2)
+    numbers = np.stack([points[name] for name, _ in coordinates], 1).reshape(-1, 5, 2)
     broken = np.flatnonzero(~(np.isfinite(numbers).all((1, 2)) & np.isfinite(points["score"])))
     if len(broken):
         raise DataError(f"{path}, line {broken[0] + 1}: a point or the score is not a number")
@@ -230,8 +263,8 @@ def read_protocol(folder):
     )  # fmt: skip
 
 
-def _columns(path, form, dtype, columns=None):
-    """A text file of columns between blanks, as an array."""
+def _columns(path: Path, form: str, dtype: Any, columns: int | None = None) -> np.ndarray:
+    """Return a text file of columns between blanks as an array."""
     try:
         table = np.loadtxt(path, dtype=dtype, comments=None, ndmin=2 if columns else 1, encoding="utf-8")
     except FileNotFoundError:
@@ -246,39 +279,47 @@ def _columns(path, form, dtype, columns=None):
 class Crops(Dataset):
     """The aligned faces of a protocol, a batch at a time: (uint8 (B, 3, 112, 112), "" or what could not be read)."""
 
-    def __init__(self, protocol):
+    def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.protocol.images)
 
-    def __getitems__(self, indices):
-        faces = []
-        for index in indices:
-            path = self.protocol.folder / "loose_crop" / str(self.protocol.images[index])
-            try:
-                faces.append(align(decode(read_photo(path), path), self.protocol.points[index]))
-            except DataError as error:  # from a worker process, it would end in a traceback
-                where = "" if str(path) in str(error) else f"{path}: "
-                return torch.empty(0), f"{where}{error}"
-        return torch.stack(faces), ""
+    def face(self, index: int) -> Tensor:
+        """Return the face of one image, uint8 (3, 112, 112). Raises DataError."""
+        path = self.protocol.folder / "loose_crop" / str(self.protocol.images[index])
+        try:
+            return align(decode(read_photo(path), path), self.protocol.points[index])
+        except DataError as error:
+            raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, str]:
+        try:
+            return torch.stack([self.face(index) for index in indices]), ""
+        except DataError as error:  # raised in a worker process, it would end in a traceback
+            return torch.empty(0), str(error)
 
 
-def embed_crops(model, protocol, flip=True, batch_size=128, workers=0):
-    """(N, D) float32 embeddings of all images of a protocol, aligned by their five points; with progress bar.
+def embed_crops(
+    model: nn.Module, protocol: Protocol, flip: bool = True, batch_size: int = 128, workers: int = 0
+) -> np.ndarray:
+    """Return (N, D) float32 embeddings of all images of a protocol, aligned by their five points; shows a progress bar.
 
-    raises: DataError that names the first file that cannot be read: a template would silently be another without it.
+    Raises:
+        DataError: A file cannot be read; without it a template would silently be another.
     """
-    loader = DataLoader(Crops(protocol), batch_size, num_workers=workers, collate_fn=as_is)
-    features, done = None, 0
+    loader = DataLoader(Crops(protocol), batch_size, num_workers=workers, collate_fn=identity_collate)
+    features: np.ndarray | None = None
+    done = 0
     with tqdm(total=len(protocol.images), desc=f"embedding {protocol.name}", unit="img", leave=False) as progress:
         for faces, unread in loader:
             if unread:
                 raise DataError(unread)
-            part = embed(model, faces, flip, batch_size).numpy()
+            part = embed_images(model, faces, flip, batch_size).numpy()
             if features is None:
                 features = np.empty((len(protocol.images), part.shape[1]), np.float32)
             features[done : done + len(part)] = part
             done += len(part)
             progress.update(len(part))
+    assert features is not None  # a protocol lists at least one image
     return features

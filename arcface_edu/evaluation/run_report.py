@@ -8,12 +8,12 @@ import numpy as np
 from arcface_edu.data.images import decode, fit
 from arcface_edu.evaluation.baseline import pixel_embeddings
 from arcface_edu.evaluation.roc import roc
-from arcface_edu.evaluation.verification import hardest_pairs, summary, verify_pairs
+from arcface_edu.evaluation.verification import VerificationResult, hardest_pairs, summary, verify_pairs
 
 HARDEST = 8  # pairs of either kind in the picture
 
 
-def verification_line(result: Any) -> dict[str, Any]:
+def verification_line(result: VerificationResult) -> dict[str, Any]:
     """Return what metrics.jsonl keeps of a result of `verify_pairs`."""
     return dict(
         num_pairs=result["pairs"],
@@ -26,7 +26,11 @@ def verification_line(result: Any) -> dict[str, Any]:
 
 
 def report(
-    output: Path, lines: list[dict[str, Any]], results: dict[str, Any], pair_sets: list[Any], seconds: float
+    output: Path,
+    lines: list[dict[str, Any]],
+    results: dict[str, VerificationResult],
+    pair_sets: list[Any],
+    seconds: float,
 ) -> None:
     """Print the results of a finished run, and draw its figures into its folder.
 

@@ -1,110 +1,66 @@
-"""Are these two photographs of one person? Embeddings, the LFW-type ten-fold protocol and what it yields.
+"""Are these two photographs of one person? The LFW-type ten-fold protocol and what it yields.
 
 In three lines, image 2i and image 2i + 1 being pair i:
-    embeddings = embed(model, images)
+    embeddings = embed_images(model, images)
     result = verify_pairs(embeddings, is_same)
     print(summary(result))
 """
 
-import io
+from collections.abc import Sequence
+from functools import partial
+from typing import TypedDict
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
+from numpy.typing import ArrayLike
+from torch import Tensor
 
-from arcface_edu.data.images import decode, fit, to_input
 from arcface_edu.errors import DataError
-from arcface_edu.evaluation.roc import check_both_kinds, in_three_units, tar_at_far, too_few
+from arcface_edu.evaluation.roc import Threshold, check_both_kinds, in_three_units, tar_at_far, too_few
+from arcface_edu.io import check_norms
 
-IMAGE_SIZE = 112
+THRESHOLDS = np.arange(0, 4, 0.01)  # (400,) squared L2 distances that the protocol tries
 REPORTED_FARS = (1e-2, 1e-3)
 VAL_FAR = 1e-3
 
 
-def embed(model, images, flip=True, batch_size=128, progress=None):
-    """Embeddings of faces; with `flip` the embedding of each image plus that of its mirror (not normalised).
+class VerificationResult(TypedDict):
+    """What `verify_pairs` returns."""
 
-    model: nn.Module, (B, 3, H, W) float in [-1, 1] -> (B, D); it runs on its own device, in eval mode
-    (its modes are restored).
-    images: uint8 (N, 3, H, W) RGB, or a list of N encoded images, decoded a batch at a time to 112 x 112.
-    progress: a text shows a progress bar of that name.
-    returns: (N, D) float32 on the CPU.   raises: DataError (no image, wrong type, an image that cannot be decoded).
-    """
-    device = next(model.parameters(), torch.empty(0)).device
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            parts = []
-            for batch in image_batches(images, batch_size, progress):
-                faces = to_input(batch.to(device, memory_format=torch.channels_last))  # (B, 3, H, W) float in [-1, 1]
-                embeddings = model(faces).float()
-                if flip:
-                    embeddings = embeddings + model(faces.flip(3)).float()
-                parts.append(embeddings.cpu())
-    finally:
-        for module, training in modes:
-            module.training = training
-    return torch.cat(parts)
+    accuracy: float  # mean over the folds
+    accuracy_std: float  # population standard deviation over the folds
+    thresholds: np.ndarray  # (folds,) squared L2 distance in [0, 4)
+    val: float  # TAR in the held-out folds, at thresholds set for FAR 1e-3 in the others
+    val_std: float
+    far: float  # FAR in the held-out folds, at those thresholds
+    fpr: np.ndarray  # (400,) mean over folds at THRESHOLDS; a fold without pairs of the kind counts as 0
+    tpr: np.ndarray  # (400,)
+    tar_at_far: dict[float, float]  # at FAR 1e-2 and 1e-3 over all pairs at once
+    cosines: np.ndarray  # (N,) cosine of each pair
+    threshold: Threshold  # to work with, `suggested_threshold`
+    pairs: int
+    same_pairs: int
+    different_pairs: int
+    one_kind_folds: int  # folds that hold only pairs of one kind
 
 
-def image_batches(images, batch_size, progress=None):
-    """Yield uint8 (B, 3, H, W) RGB batches of `images`, as `embed` takes them.
-
-    Only one batch is ever decoded: three validation sets held as float took the reference 11 GB.
-    """
-    encoded = isinstance(images, (list, tuple))
-    if not encoded:
-        images = torch.as_tensor(images)
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise DataError(f"images are {images.dtype} {tuple(images.shape)}; embedding wants uint8 (N, 3, H, W), RGB")
-    if len(images) == 0:
-        raise DataError("there are no images to embed")
-    for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=progress is None, leave=False):
-        batch = images[start : start + batch_size]
-        if encoded:
-            batch = torch.stack([fit(decode(image, f"image {start + i}"), IMAGE_SIZE) for i, image in enumerate(batch)])
-        yield batch
-
-
-def check_sizes(images, where):
-    """Raise DataError unless all encoded images are IMAGE_SIZE square: a protocol's faces are aligned to just that.
-
-    Only their first bytes are looked at.   where: names the list.
-    """
-    for number, encoded in enumerate(images):
-        try:
-            width, height = Image.open(io.BytesIO(encoded)).size
-        except Exception as error:  # on broken files Pillow raises nearly anything
-            raise DataError(f"{where}, image {number} is not an image that can be read ({error}).") from None
-        if (width, height) != (IMAGE_SIZE, IMAGE_SIZE):
-            raise DataError(
-                f"{where}, image {number} has {width}x{height} pixels; protocols take faces aligned to "
-                f"{IMAGE_SIZE}x{IMAGE_SIZE}: align them and write the file again."
-            )
-
-
-def verify_pairs(embeddings, is_same, folds=10):
-    """The protocol of LFW, CFP-FP and AgeDB-30: how well do distances tell same-identity pairs from the others?
+def verify_pairs(embeddings: ArrayLike | Tensor, is_same: ArrayLike, folds: int = 10) -> VerificationResult:
+    """Return how well distances tell same-identity pairs from others: the protocol of LFW, CFP-FP and AgeDB-30.
 
     The pairs are cut into `folds` contiguous runs (their sizes differ by one at most). For each run, the threshold
     0, 0.01 ... 3.99 on the squared distance that decides most pairs of all *other* runs rightly (the first such) is
     applied to the run; a pair counts as the same person when its distance is strictly smaller.
 
-    embeddings: (2N, D) array or tensor; rows 2i and 2i + 1 are pair i; L2-normalised here.   is_same: (N,) bools.
-    returns a dict:
-      accuracy, accuracy_std   mean and population standard deviation over the folds
-      thresholds               (folds,) squared L2 distance in [0, 4)
-      val, val_std, far        TAR, its std, and FAR in the held-out folds, at thresholds set for FAR 1e-3 in the others
-      fpr, tpr                 (400,) mean over folds at the thresholds 0, 0.01 ... 3.99 (a fold without pairs of the
-                               kind counts as 0; `one_kind_folds` says how many there are)
-      tar_at_far               dict FAR -> TAR at FAR 1e-2 and 1e-3 over all pairs at once
-      cosines                  (N,) cosine of each pair
-      threshold                the operating threshold of `suggested_threshold`
-      pairs, same_pairs, different_pairs, one_kind_folds   counts
-    raises: DataError (counts that do not match, one kind of pair only, fewer pairs than folds, embeddings that are not
-    finite or have no length).   Source: Huang et al., LFW (2007); VAL: Schroff et al., FaceNet, sec. 4.
+    Source: Huang et al., LFW (2007); VAL: Schroff et al., FaceNet (arXiv 1503.03832), sec. 4.
+
+    Args:
+        embeddings: (2N, D); rows 2i and 2i + 1 are pair i; L2-normalised here.
+        is_same: (N,) bools.
+        folds: 2 to N.
+
+    Raises:
+        DataError: Counts do not match, all pairs are of one kind, there are fewer pairs than folds, or an embedding is
+            not finite or all zeros.
     """
     is_same = np.asarray(is_same, dtype=bool)
     distances = pair_distances(embeddings)
@@ -123,9 +79,8 @@ def verify_pairs(embeddings, is_same, folds=10):
     n_same = np.array([len(fold) for fold in fold_same])
     n_different = np.array([len(fold) for fold in fold_different])
 
-    thresholds = np.arange(0, 4, 0.01)
-    true_accepts = _accepted(fold_same, thresholds)  # (folds, 400) counts
-    false_accepts = _accepted(fold_different, thresholds)
+    true_accepts = _accepted(fold_same, THRESHOLDS)  # (folds, 400) counts
+    false_accepts = _accepted(fold_different, THRESHOLDS)
     correct = true_accepts + n_different[:, None] - false_accepts
     best = np.argmax(correct.sum(0) - correct, axis=1)  # on the other folds; argmax returns the first maximum
     accuracy = correct[np.arange(folds), best] / (n_same + n_different)
@@ -139,7 +94,7 @@ def verify_pairs(embeddings, is_same, folds=10):
     return {
         "accuracy": float(accuracy.mean()),
         "accuracy_std": float(accuracy.std()),
-        "thresholds": thresholds[best],
+        "thresholds": THRESHOLDS[best],
         "val": float(val.mean()),
         "val_std": float(val.std()),
         "far": float(_rate(np.array(val_false), n_different).mean()),
@@ -147,7 +102,7 @@ def verify_pairs(embeddings, is_same, folds=10):
         "tpr": _rate(true_accepts, n_same[:, None]).mean(0),
         "tar_at_far": tar_at_far(cosines, is_same, REPORTED_FARS),
         "cosines": cosines,
-        "threshold": suggested_threshold(thresholds[best]),
+        "threshold": suggested_threshold(THRESHOLDS[best]),
         "pairs": len(is_same),
         "same_pairs": int(n_same.sum()),
         "different_pairs": int(n_different.sum()),
@@ -155,18 +110,18 @@ def verify_pairs(embeddings, is_same, folds=10):
     }
 
 
-def _accepted(sorted_folds, thresholds):
-    """(folds, T) counts of distances strictly below each threshold."""
+def _accepted(sorted_folds: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
+    """Return (folds, T) counts of distances strictly below each threshold."""
     return np.stack([np.searchsorted(fold, thresholds, side="left") for fold in sorted_folds])
 
 
-def _rate(count, total):
-    """count / total, and 0 where there is nothing to count, as the reference has it."""
+def _rate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return count / total, and 0 where there is nothing to count, as InsightFace's script does."""
     return count / np.maximum(total, 1)
 
 
-def _thresholds_at_far(fold_different, target):
-    """(folds,) squared distance at which the *other* folds have the target FAR; 0 where they never reach it.
+def _thresholds_at_far(fold_different: Sequence[np.ndarray], target: float) -> np.ndarray:
+    """Return (folds,) squared distances at which the *other* folds have the target FAR; 0 where they never reach it.
 
     FAR is known at 0, 0.001 ... 3.999 and a straight line joins its points. Where FAR stands still over several
     thresholds the line has no unique inverse; it is then left at the last of them: the largest threshold whose FAR is
@@ -187,60 +142,65 @@ def _thresholds_at_far(fold_different, target):
     return found
 
 
-def pair_distances(embeddings, chunk=64):
-    """Squared L2 distance of the normalised embeddings of each pair, in [0, 4], as float64.
+def pair_distances(embeddings: ArrayLike | Tensor, chunk: int = 64) -> np.ndarray:
+    """Return the squared L2 distance of each pair's normalised embeddings: (2N, D) -> (N,) float64 in [0, 4].
 
-    embeddings: (2N, D) array or tensor; rows 2i and 2i + 1 are pair i.   returns: (N,).
-    raises: DataError (shape, odd length, an embedding that is not finite or has no length).
+    Args:
+        embeddings: (2N, D); rows 2i and 2i + 1 are pair i.
+        chunk: pairs at once.
+
+    Raises:
+        DataError: The shape is another, or an embedding is not finite or all zeros.
     """
-    embeddings = torch.as_tensor(embeddings).detach()
-    if embeddings.ndim != 2 or len(embeddings) % 2 or len(embeddings) == 0:
+    tensor = torch.as_tensor(embeddings).detach()
+    if tensor.ndim != 2 or len(tensor) % 2 or len(tensor) == 0:
         raise DataError(
-            f"embeddings have the shape {tuple(embeddings.shape)}; pairs need (2N, D): rows 2i and 2i + 1 are pair i"
+            f"embeddings have the shape {tuple(tensor.shape)}; pairs need (2N, D): rows 2i and 2i + 1 are pair i"
         )
     # numpy converts on one thread: to wake others for so little, and to wait for them, costs more than it brings.
-    embeddings = (embeddings.float() if embeddings.dtype == torch.bfloat16 else embeddings).cpu().numpy()
-    distances = np.empty(len(embeddings) // 2)
+    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+    distances = np.empty(len(array) // 2)
     # 64 pairs of 512 numbers take half a megabyte and stay in the processor's cache: more at once take thrice as long.
-    for start in range(0, len(embeddings), 2 * chunk):
-        rows = embeddings[start : start + 2 * chunk].astype(np.float64)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-        if len(wrong):
-            row = start + wrong[0]
-            what = "has no length (all zeros)" if lengths[wrong[0], 0] == 0 else "is not finite (NaN or inf)"
-            raise DataError(f"the embedding in row {row} (pair {row // 2}) {what}: look at that image and the network")
-        first, second = (rows / lengths).reshape(-1, 2, rows.shape[1]).transpose(1, 0, 2)
+    for start in range(0, len(array), 2 * chunk):
+        rows = array[start : start + 2 * chunk].astype(np.float64)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        check_norms(norms, partial(_name_row, start))
+        first, second = (rows / norms).reshape(-1, 2, rows.shape[1]).transpose(1, 0, 2)
         distances[start // 2 : start // 2 + len(first)] = ((first - second) ** 2).sum(1)
     return distances.clip(0, 4)  # rounding may pass 4 by a hair
 
 
-def pair_cosines(embeddings):
-    """(2N, D) embeddings -> (N,) cosine of each pair, since |x - y|^2 = 2 - 2 cos(x, y) for unit vectors."""
+def _name_row(start: int, row: int) -> str:
+    return f"the embedding in row {start + row} (pair {(start + row) // 2})"
+
+
+def pair_cosines(embeddings: ArrayLike | Tensor) -> np.ndarray:
+    """Return the cosine of each pair: (2N, D) -> (N,), since |x - y|^2 = 2 - 2 cos(x, y) for unit vectors."""
     return 1 - pair_distances(embeddings) / 2
 
 
-def suggested_threshold(thresholds):
-    """One threshold to work with, the mean of the folds', in the three units people ask for.
-
-    thresholds: (folds,) squared L2 distances.   returns: dict `cosine`, `degrees`, `squared_l2`. Same person when the
-    cosine is above, the angle and the distance below.
-    """
-    return in_three_units(1 - float(np.mean(thresholds)) / 2)
+def suggested_threshold(thresholds: ArrayLike) -> Threshold:
+    """Return one threshold to work with: the mean of the folds' (folds,) squared L2 distances."""
+    return in_three_units(1 - float(np.mean(np.asarray(thresholds))) / 2)
 
 
-def hardest_pairs(cosines, is_same, count):
-    """The pairs a network is most wrong about, worst first.
+def hardest_pairs(cosines: np.ndarray, is_same: ArrayLike, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs a network is most wrong about, worst first.
 
-    cosines: (N,).   is_same: (N,) bools.   returns: two arrays of at most `count` pair indices: same-identity pairs of
-    the lowest cosine, different-identity pairs of the highest.
+    Args:
+        cosines: (N,).
+        is_same: (N,) bools.
+
+    Returns:
+        Two arrays of at most `count` pair indices: same-identity pairs of the lowest cosine, and different-identity
+        pairs of the highest.
     """
     order, is_same = np.argsort(cosines, kind="stable"), np.asarray(is_same, dtype=bool)
     return order[is_same[order]][:count], order[~is_same[order]][::-1][:count]
 
 
-def summary(result):
-    """The lines to print about a result of `verify_pairs`."""
+def summary(result: VerificationResult) -> str:
+    """Return the lines to print about a result of `verify_pairs`."""
     threshold, folds = result["threshold"], len(result["thresholds"])
     lines = [
         f"accuracy         {result['accuracy']:8.2%} +- {result['accuracy_std']:.2%}   in {folds} folds of"

@@ -1,33 +1,47 @@
 """The card of a model: what it is for, what it was made of and how well it does, from the files of its run alone."""
 
 import json
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from arcface_edu.errors import DataError
 from arcface_edu.models.weights import hash_of
 from arcface_edu.training.metrics import read_metrics
 
-SHOWN = ("loss", "margin_list", "scale", "sample_rate", "optimizer", "lr", "momentum", "weight_decay", "batch_size")
-SHOWN += ("gradient_acc", "num_epoch", "warmup_epoch", "decay_epoch", "fp16", "seed")  # the others are in config.json
+SHOWN = (  # keys of the config; the others are in config.json
+    "loss", "margin_list", "scale", "sample_rate", "optimizer", "lr", "momentum", "weight_decay", "batch_size",
+    "gradient_acc", "num_epoch", "warmup_epoch", "decay_epoch", "fp16", "seed",
+)  # fmt: skip
 
 
 class Result(NamedTuple):
-    """One number that was measured.   value: a share of 1.   beside: what belongs to it, as its scatter."""
+    """One number that was measured."""
 
     dataset: str
     measure: str
-    value: float
-    beside: str
+    value: float  # a share of 1
+    beside: str  # what belongs to it, as its scatter
     file: str  # of the run, that it stands in
 
 
-def model_card(title, model, about, run=None, license_id=None):
-    """The text of README.md: the hub's front matter and the sections people look for.
+def model_card(
+    title: str,
+    model: nn.Module,
+    about: Mapping[str, Any],
+    run: Path | None = None,
+    license_id: str | None = None,
+) -> str:
+    """Return the text of README.md: the hub's front matter and the sections that readers of cards expect.
 
-    about: what config.json holds.   run: folder whose metrics.jsonl and evaluation/results.json say how well it does.
+    Args:
+        about: what config.json holds.
+        run: folder whose metrics.jsonl and evaluation/results.json say how well it does; None = there is none.
     """
     config, size = about["training_config"], about["embedding_size"]
-    results = measured(run) if run else []
+    results = read_results(run) if run else []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return f"""---
 {front_matter(title, about, results, license_id)}
@@ -42,10 +56,10 @@ two faces look to the network. It is `{about["network"]}` with {parameters:,} pa
 
 ```python
 from pathlib import Path
-from arcface_edu import embed, load_model
+from arcface_edu import embed_images, load_model
 
 model, network = load_model("{title}")  # this folder
-embeddings = embed(model, [Path("face.jpg").read_bytes()])  # (1, {size}); the mirror's is added
+embeddings = embed_images(model, [Path("face.jpg").read_bytes()])  # (1, {size}); the mirror's is added
 ```
 
 | | |
@@ -85,8 +99,8 @@ somebody is without their knowledge, for watching people, or for decisions that 
 """
 
 
-def front_matter(title, about, results, license_id):
-    """The YAML that the hub reads. JSON is YAML too, and quotes what needs it."""
+def front_matter(title: str, about: Mapping[str, Any], results: Sequence[Result], license_id: str | None) -> str:
+    """Return the YAML that the hub reads. JSON is YAML too, and quotes what needs it."""
     config = about["training_config"]
     tags = ["face-recognition", "face-verification", about["network"], *([config["loss"]] if "loss" in config else [])]
     fields = {
@@ -104,13 +118,14 @@ def front_matter(title, about, results, license_id):
     return "\n".join(lines)
 
 
-def as_yaml(value):
+def as_yaml(value: object) -> str:
+    """Return a value as JSON on one line, which is YAML too."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def for_the_hub(results):
-    """Results in the form of the hub's model-index: a dict for each data set."""
-    metrics = {}
+def for_the_hub(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return results in the form of the hub's model-index: a dict for each data set."""
+    metrics: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         kind = result.measure.lower().replace(" ", "_")
         entry = {"type": kind, "name": result.measure, "value": result.value}
@@ -119,12 +134,12 @@ def for_the_hub(results):
     return [{"task": task, "dataset": {"name": name, "type": name}, "metrics": of} for name, of in metrics.items()]
 
 
-def measured(run):
-    """What the files of a run say about its network: list of Result, those of `evaluate` first.
+def read_results(run: Path) -> list[Result]:
+    """Return what the files of a run say about its network, the results of `evaluate` first.
 
     Numbers of another network than model.pt, and those of verifications before the end, are left out.
     """
-    found = evaluated(run)
+    found = read_evaluation(run)
     known = {result.dataset for result in found}
     lines = read_metrics(run / "metrics.jsonl")
     last = max((line["step"] for line in lines), default=None)
@@ -137,9 +152,9 @@ def measured(run):
     return found
 
 
-def evaluated(run):
-    """The results of `python -m arcface_edu.evaluate RUN`, if it judged just this model.pt."""
-    path, found = run / "evaluation" / "results.json", []
+def read_evaluation(run: Path) -> list[Result]:
+    """Return the results of `python -m arcface_edu.evaluate RUN`, if it judged just this model.pt."""
+    path, found = run / "evaluation" / "results.json", list[Result]()
     if not path.is_file():
         return found
     try:
@@ -164,7 +179,7 @@ def evaluated(run):
     return found
 
 
-def data_section(config):
+def data_section(config: Mapping[str, Any]) -> str:
     if not config.get("rec"):
         return "What it was trained on is not known: the weights came without the config of their run."
     counts = [f"{config[key]:,} {what}" for key, what in (("num_classes", "people"), ("num_image", "photographs"))
@@ -175,7 +190,7 @@ def data_section(config):
     return told
 
 
-def training_section(config):
+def training_section(config: Mapping[str, Any]) -> str:
     rows = [(key, json.dumps(config[key])) for key in SHOWN if config.get(key) is not None]
     if not rows:
         return "How it was trained is not known."
@@ -183,7 +198,7 @@ def training_section(config):
     return f"| key | value |\n|---|---|\n{table}\n\nEvery key stands in `config.json`; `batch_size` is per process."
 
 
-def results_section(results):
+def results_section(results: Sequence[Result]) -> str:
     if not results:
         return (
             "The files of the run hold no result, so none is claimed. `python -m arcface_edu.evaluate` measures some."
@@ -196,12 +211,12 @@ def results_section(results):
     )
 
 
-def licence_section(license_id):
+def licence_section(license_id: str | None) -> str:
     if license_id:
         return f"The weights: {license_id}. What the licence of the training data allows may be less."
     return "None has been chosen. Until one is, nobody but the owner may use the weights."
 
 
-def cell(text):
-    """A text that stays within its cell of a table."""
+def cell(text: str) -> str:
+    """Return a text that stays within its cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")

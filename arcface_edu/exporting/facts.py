@@ -1,7 +1,12 @@
-"""What goes with a network when it leaves: how to feed it, where it comes from, and faces to prove it on."""
+"""What goes with an exported network: its preprocessing, where it comes from, and faces to prove it on."""
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
 
 from arcface_edu.data.bins import choose_pairs
 from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
@@ -11,15 +16,15 @@ PREPROCESSING = dict(color="RGB", size="112x112", mean="127.5", std="127.5")  # 
 OF_THIS_MACHINE = ("output", "device", "resume", "num_workers")  # keys of a run that mean nothing elsewhere
 
 
-def describe(model, network, sha256, config):
-    """dict of texts: preprocessing, network, hash of its weights, and the config of its run, which may be {}."""
+def onnx_metadata(model: nn.Module, network: str, sha256: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what an ONNX file says of itself: preprocessing, network, hash of its weights, config of its run or {}."""
     size = embedding_size_of(model.state_dict())
     facts = dict(network=network, embedding_size=str(size), embedding="of the image alone, not normalised")
     return PREPROCESSING | facts | dict(weights_sha256=sha256, training_config=json.dumps(public(config)))
 
 
-def public(config):
-    """A run's config as others may read it: its data by name, without places of this machine."""
+def public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's config as others may read it: its data by name, without paths of this machine."""
     config = config.get("training_config", config)  # that of a model folder is public already
     kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE}
     if kept.get("rec"):
@@ -29,13 +34,13 @@ def public(config):
     return kept
 
 
-def name_of(path):
-    """The last part of a path, in the manner of any system."""
+def name_of(path: object) -> str:
+    """Return the last part of a path of any operating system."""
     return re.split(r"[/\\]", str(path).rstrip("/\\"))[-1]
 
 
-def drawn_pairs(people=40, photos=8, pairs=600, seed=0):
-    """(2N encoded faces, is_same (N,)) of drawn people that no run on drawn faces has trained on."""
+def drawn_pairs(people: int = 40, photos: int = 8, pairs: int = 600, seed: int = 0) -> tuple[list[bytes], np.ndarray]:
+    """Return 2N encoded faces and is_same (N,) of drawn people that no run on drawn faces has trained on."""
     chosen, is_same = choose_pairs([photos] * people, pairs, seed)
     drawn = [draw_person(seed, UNSEEN + person, photos) for person in range(people)]
     return [drawn[person][photo] for pair in chosen for person, photo in pair], is_same

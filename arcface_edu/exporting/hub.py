@@ -2,23 +2,39 @@
 
 import json
 from contextlib import ExitStack
+from pathlib import Path
 
-from arcface_edu.data.recordio import written_beside
+from torch import nn
+
 from arcface_edu.errors import ConfigError, DataError, from_extra
 from arcface_edu.exporting.card import cell, model_card
 from arcface_edu.exporting.facts import PREPROCESSING, public
+from arcface_edu.io import write_atomically
 from arcface_edu.models.weights import embedding_size_of, hash_of
+from arcface_edu.runs import CONFIG, MODEL_WEIGHTS, Source
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CARD = "README.md"
 
 
-def write_model_folder(folder, model, network, source, config, run=None, license_id=None, overwrite=False):
+def write_model_folder(
+    folder: Path,
+    model: nn.Module,
+    network: str,
+    source: Source,
+    license_id: str | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write model.safetensors, config.json and README.md, all three or none.
 
-    model, network: as `load_model` gives them.   source: the file its weights came from.   config: of its run, or {}.
-    run: folder of that run, in whose files the card's results stand; None = there are none.
-    license_id: the hub's word for the licence of the weights, as "mit"; None = the card says that none is chosen.
-    overwrite: replace the three files of a model folder.   raises: DataError, ConfigError.
+    Args:
+        model, network: as `load_model` returns them.
+        source: what they were loaded from; the files of a run say how well it does.
+        license_id: the hub's word for the licence of the weights, as "mit"; None = the card says that none is chosen.
+        overwrite: replace the three files of a model folder.
+
+    Raises:
+        DataError: The folder holds something else, or a model that may not be replaced, or cannot be written.
+        ConfigError: safetensors is not installed.
     """
     check_place(folder, overwrite)
     with from_extra("export", "a model folder"):
@@ -29,21 +45,22 @@ def write_model_folder(folder, model, network, source, config, run=None, license
         "embedding_size": embedding_size_of(state),
         "embedding": "of the image alone, not normalised",
         "preprocessing": PREPROCESSING,
-        "made_from_sha256": hash_of(source),
-        "training_config": public(config),
+        "made_from_sha256": hash_of(source.weights),
+        "training_config": public(source.config),
     }
+    run = source.path if source.is_run else None
     card = model_card(cell(folder.resolve().name), model, about, run, license_id)
     contents = {
-        WEIGHTS: save(state, metadata={"format": "pt"}),
+        MODEL_WEIGHTS: save(state, metadata={"format": "pt"}),
         CARD: card.encode(errors="replace"),  # names of files may hold what is no text
         CONFIG: json.dumps(about, indent=1).encode(),
     }
     with ExitStack() as whole:  # each takes its name when all are written
         for name, content in contents.items():
-            whole.enter_context(written_beside(folder / name)).write(content)
+            whole.enter_context(write_atomically(folder / name)).write(content)
 
 
-def check_place(folder, overwrite):
+def check_place(folder: Path, overwrite: bool) -> None:
     """Raise DataError where the files of a model would fall among others, or replace some unasked."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: name a folder for the model.")
@@ -55,16 +72,16 @@ def check_place(folder, overwrite):
         raise DataError(f"{folder} holds a model already: name another folder, or replace it with --overwrite.")
 
 
-def is_model_folder(folder):
-    """Whether a folder holds a model as it is written here."""
+def is_model_folder(folder: Path) -> bool:
+    """Return whether a folder holds a model as it is written here."""
     try:
         about = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(about, dict) and "made_from_sha256" in about and (folder / WEIGHTS).is_file()
+    return isinstance(about, dict) and "made_from_sha256" in about and (folder / MODEL_WEIGHTS).is_file()
 
 
-def check_license(license_id):
+def check_license(license_id: str | None) -> None:
     """Raise ConfigError for what cannot be one of the hub's words for a licence."""
     if license_id is not None and not license_id.replace("-", "").replace(".", "").isalnum():
         raise ConfigError(f"--license {license_id!r} is no word for a licence: wanted is one as mit, cc-by-nc-4.0.")

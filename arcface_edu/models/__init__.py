@@ -1,5 +1,7 @@
 """Networks: an aligned face in, an embedding out."""
 
+from torch import nn
+
 from arcface_edu.errors import ConfigError
 from arcface_edu.models import iresnet, mobilefacenet, vit
 from arcface_edu.models.iresnet import IResNet
@@ -16,14 +18,20 @@ FAMILIES = (
 NETWORKS = [name for _, networks in FAMILIES for name in networks]
 
 
-def build_model(network, embedding_size=512, dropout=0.0, gradient_checkpointing=False):
-    """A network by its name: (B, 3, 112, 112) float RGB in [-1, 1] -> (B, embedding_size) float32.
+def build_model(
+    network: str, embedding_size: int = 512, dropout: float = 0.0, gradient_checkpointing: bool = False
+) -> nn.Module:
+    """Return a network with random weights: (B, 3, 112, 112) float RGB in [-1, 1] -> (B, embedding_size) float32.
 
-    network: "r18" "r34" "r50" "r100" "r200"; "r10", the small one of the default run, and "r10_quick", which has even
-    less to do; "mbf" "mbf_large"; "vit_t" "vit_s" "vit_b" "vit_l", and their kin in models/vit.py. Raises ConfigError
-    for others.
-    dropout: before the last linear layer.
-    gradient_checkpointing: keep only each block's input for the backward pass and compute the rest again there.
+    Args:
+        network: "r18" "r34" "r50" "r100" "r200"; "r10", the small one of the default run, and "r10_quick", which
+            computes even less; "mbf" "mbf_large"; "vit_t" "vit_s" "vit_b" "vit_l", and their kin in models/vit.py.
+        embedding_size: numbers in an embedding.
+        dropout: share of the features that are dropped in training, before the last linear layer.
+        gradient_checkpointing: keep only each block's input for the backward pass and compute the rest again there.
+
+    Raises:
+        ConfigError: There is no such network.
     """
     for family, networks in FAMILIES:
         if network in networks:

@@ -5,11 +5,14 @@ follows the sum, the second convolution carries the stride, and a linear layer r
 mean. Module names are those of the published checkpoints, so these load with `strict=True`.
 """
 
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from arcface_edu.models.gradient_checkpointing import checkpointed
 from arcface_edu.models.prelu import PReLU
-from arcface_edu.models.recompute import recomputed
 
 
 class IBasicBlock(nn.Module):
@@ -18,7 +21,7 @@ class IBasicBlock(nn.Module):
     (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)
     """
 
-    def __init__(self, channels_in, channels_out, stride):
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
@@ -26,14 +29,14 @@ class IBasicBlock(nn.Module):
         self.prelu = PReLU(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, stride=stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels_out)
-        self.downsample = None
+        self.downsample: nn.Module | None = None
         if stride != 1 or channels_in != channels_out:
             self.downsample = nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False),
                 nn.BatchNorm2d(channels_out),
             )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
         x = self.conv1(self.bn1(x))
         x = self.conv2(self.prelu(self.bn2(x)))
@@ -43,22 +46,28 @@ class IBasicBlock(nn.Module):
 class IResNet(nn.Module):
     """(B, 3, 112, 112) float RGB in [-1, 1] -> (B, embedding_size) float32, not normalised.
 
-    blocks: blocks in each of the four stages; every stage halves the map: 112 -> 56 -> 28 -> 14 -> 7.
-    widths: channels of the four stages; the stem has as many as the first.
-    stem_stride: 2 quarters the work of every layer, at the price of fine detail; 4 does so again.
-    stem_kernel: at least as wide as the stride, or pixels would go unseen.
+    Args:
+        blocks: blocks in each of the four stages; every stage halves the map: 112 -> 56 -> 28 -> 14 -> 7.
+        widths: channels of the four stages; the stem has as many as the first.
+        stem_stride: 2 quarters the work of every layer, at the price of fine detail; 4 does so again.
+        stem_kernel: side of the stem's filter; at least the stride, or pixels would be skipped.
     """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(
         self,
-        blocks,
-        widths=(64, 128, 256, 512),
-        stem_stride=1,
-        stem_kernel=3,
-        embedding_size=512,
-        dropout=0.0,
-        gradient_checkpointing=False,
-    ):
+        blocks: Sequence[int],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        stem_stride: int = 1,
+        stem_kernel: int = 3,
+        embedding_size: int = 512,
+        dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
         self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False)
@@ -77,25 +86,26 @@ class IResNet(nn.Module):
         self.features = nn.BatchNorm1d(embedding_size)
         self.initialise()
 
-    def initialise(self):
+    def initialise(self) -> None:
+        """Draw the weights of convolutions from N(0, 0.1), as InsightFace does; the rest is PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.1)
-        # A learned gain per dimension would only be undone by the normalisation of embeddings: it stays 1.
+        # The gain of each dimension stays 1, as in the published networks.
         self.features.weight.requires_grad_(False)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.prelu(self.bn1(self.conv1(x)))  # (B, widths[0], 112, 112), or less with a stem stride
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
-                x = recomputed(block, x) if self.gradient_checkpointing and self.training else block(x)
+                x = checkpointed(block, x) if self.gradient_checkpointing and self.training else block(x)
         x = self.dropout(self.bn2(x).flatten(1))  # (B, widths[3] * 7 * 7)
-        # The last layer leaves autocast: an angle between embeddings is wanted to more than the 3 digits of bf16.
+        # The last layer leaves autocast: the 3 digits of bf16 are too few for the angle between embeddings.
         with torch.autocast(x.device.type, enabled=False):
             return self.features(self.fc(x.float()))  # (B, embedding_size)
 
 
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "r10": dict(blocks=(1, 1, 1, 1), widths=(16, 32, 96, 192), stem_stride=2),  # the default run's
     "r10_quick": dict(blocks=(1, 1, 1, 1), widths=(16, 48, 96, 192), stem_stride=4, stem_kernel=7),  # docs/speedrun.md
     "r18": dict(blocks=(2, 2, 2, 2)),

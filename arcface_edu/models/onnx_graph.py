@@ -1,10 +1,12 @@
-"""An ONNX graph as the embedder. It takes and gives what the networks here do; onnxruntime computes it."""
+"""An ONNX graph as the embedder. Its input and output are those of the networks here; onnxruntime computes it."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from arcface_edu.errors import CheckpointError, from_extra
 
@@ -14,14 +16,23 @@ FACE = (3, 112, 112)
 class OnnxGraph(nn.Module):
     """(B, 3, 112, 112) float RGB in [-1, 1] -> (B, D) float32, on the CPU, with as many threads as torch has.
 
-    source: an .onnx file, or the bytes of one.   where: names it in errors.   metadata: dict of texts in the file.
-    raises: CheckpointError (not to be read, another input or output than that), ConfigError (no onnxruntime).
+    Args:
+        source: an .onnx file, or the bytes of one.
+        where: names it in errors.
+
+    Attributes:
+        metadata: the texts in the file, by their keys.
+        size: numbers in its initializers, of all kinds.
+
+    Raises:
+        CheckpointError: It cannot be read, or its input or output is another.
+        ConfigError: onnxruntime is not installed.
     """
 
-    def __init__(self, source, where=None):
+    def __init__(self, source: Path | str | bytes, where: Path | str | None = None) -> None:
         super().__init__()
-        where = where or source
-        with from_extra("export", where):
+        where = where or ("the graph" if isinstance(source, bytes) else source)
+        with from_extra("export", str(where)):
             import onnx
             import onnxruntime
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -41,24 +52,24 @@ class OnnxGraph(nn.Module):
         self.name, self.batch = taken.name, taken.shape[0] if isinstance(taken.shape[0], int) else None
         self.dtype = np.float16 if "float16" in taken.type else np.float32
         self.takes_pixels = scales_itself(graph)
-        self.size = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)  # numbers in it, all kinds
-        self.metadata = self.session.get_modelmeta().custom_metadata_map
+        self.size = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+        self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         self.eval()
 
-    def forward(self, faces):
-        faces = faces.cpu().contiguous().numpy()
+    def forward(self, faces: Tensor) -> Tensor:
+        pixels = faces.cpu().contiguous().numpy()
         if self.takes_pixels:
-            faces = faces * 127.5 + 127.5
-        batch = self.batch or len(faces)  # some files are for just one image at a time
-        parts = [self._run(faces[start : start + batch], batch) for start in range(0, len(faces), batch)]
+            pixels = pixels * 127.5 + 127.5
+        batch = self.batch or len(pixels)  # some files are for just one image at a time
+        parts = [self._run(pixels[start : start + batch], batch) for start in range(0, len(pixels), batch)]
         return torch.from_numpy(np.concatenate(parts))
 
-    def _run(self, faces, batch):
+    def _run(self, faces: np.ndarray, batch: int) -> np.ndarray:
         filled = np.concatenate([faces, np.zeros((batch - len(faces), *FACE), faces.dtype)])
         return self.session.run(None, {self.name: filled.astype(self.dtype)})[0].astype(np.float32)[: len(faces)]
 
 
-def check_form(session, where):
+def check_form(session: Any, where: Path | str) -> None:
     """Raise CheckpointError unless the graph takes one batch of faces and gives one of embeddings."""
     taken, given = session.get_inputs(), session.get_outputs()
     if len(taken) != 1 or len(given) != 1:
@@ -80,8 +91,8 @@ def check_form(session, where):
         )
 
 
-def scales_itself(graph):
-    """Old graphs, made with mxnet, begin with (x - 127.5) / 128 and take pixels of 0 to 255.
+def scales_itself(graph: Any) -> bool:
+    """Return whether a graph scales pixels by itself: old ones, made with mxnet, begin with (x - 127.5) / 128.
 
     The rule is that of InsightFace's client: by the names of the first nodes.
     """
@@ -91,5 +102,6 @@ def scales_itself(graph):
     )
 
 
-def shown(shape):
+def shown(shape: Sequence[Any]) -> str:
+    """Return a shape as text, with ? for an open size."""
     return f"({', '.join('?' if size is None else str(size) for size in shape)})"

@@ -6,68 +6,71 @@ patches are hidden from the blocks, to come back as one learned token at the end
 are those of the published checkpoints, so these load with `strict=True`.
 """
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import flop_registry
 from torchvision.ops import StochasticDepth
 
-from arcface_edu.models.recompute import recomputed
+from arcface_edu.models.gradient_checkpointing import checkpointed
 
-PATCH = 9  # pixels a side; 112 = 12 * 9 + 4, so that the last four rows and columns are not looked at
+PATCH = 9  # pixels a side; 112 = 12 * 9 + 4: the last four rows and columns belong to no patch
 TOKENS = (112 // PATCH) ** 2  # 144
 
-# PyTorch's counters know the work of a GPU's attention; up to 2.14 not that of the CPU's kernel, which is the same.
+# PyTorch's FLOP counter has a rule for attention on GPUs, and up to 2.14 none for the CPU's kernel: it is the same.
 for way in ("", "_backward"):
     on_gpu, on_cpu = f"_scaled_dot_product_flash_attention{way}", f"_scaled_dot_product_flash_attention_for_cpu{way}"
     flop_registry.setdefault(getattr(torch.ops.aten, on_cpu), flop_registry[getattr(torch.ops.aten, on_gpu)])
 
 
 class PatchEmbed(nn.Module):
-    """Cut into patches, and each through one linear map: (B, 3, 112, 112) -> (B, 144, D)"""
+    """Cut the image into patches and map each linearly: (B, 3, 112, 112) -> (B, 144, D)"""
 
-    def __init__(self, dim):
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, PATCH, stride=PATCH)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
 class Attention(nn.Module):
-    """Every token takes up from all others what its query asks for: (B, T, D) -> (B, T, D)"""
+    """Multi-head self-attention (arXiv 1706.03762, eq. 1): (B, T, D) -> (B, T, D)"""
 
-    def __init__(self, dim, heads):
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         # (B, T, 3 * D) -> q, k, v, each (B, heads, T, D / heads)
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
-    """Each token by itself, through a layer four times as wide: (B, T, D) -> (B, T, D)"""
+    """Map each token by itself through a layer four times as wide: (B, T, D) -> (B, T, D)"""
 
-    def __init__(self, dim):
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.fc2 = nn.Linear(4 * dim, dim)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.relu6(self.fc1(x)))
 
 
 class Block(nn.Module):
     """x + attention(LN(x)), then x + mlp(LN(x)): (B, T, D) -> (B, T, D)
 
-    drop_path: chance, for every image by itself, that either sum is left out in training.
+    Args:
+        drop_path: chance, for each image by itself, that either sum is left out in training.
     """
 
-    def __init__(self, dim, heads, drop_path):
+    def __init__(self, dim: int, heads: int, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn = Attention(dim, heads)
@@ -75,7 +78,7 @@ class Block(nn.Module):
         self.mlp = Mlp(dim)
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -83,21 +86,23 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """(B, 3, 112, 112) float RGB in [-1, 1] -> (B, embedding_size) float32, not normalised.
 
-    dim: features of a token, D.   depth: blocks, the k-th of which drops a share of drop_path * k / (depth - 1).
-    mask_ratio: share of the patches that are hidden in training; 129 of 144 are left at 0.1.
+    Args:
+        dim: features of a token, D.
+        depth: blocks, the k-th of which drops a share of drop_path * k / (depth - 1).
+        mask_ratio: share of the patches that are hidden in training; at 0.1, 129 of 144 are left.
     """
 
     def __init__(
         self,
-        dim,
-        depth,
-        drop_path=0.1,
-        mask_ratio=0.1,
-        heads=8,
-        embedding_size=512,
-        dropout=0.0,
-        gradient_checkpointing=False,
-    ):
+        dim: int,
+        depth: int,
+        drop_path: float = 0.1,
+        mask_ratio: float = 0.1,
+        heads: int = 8,
+        embedding_size: int = 512,
+        dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
         self.kept = int(TOKENS * (1 - mask_ratio))
@@ -115,7 +120,8 @@ class VisionTransformer(nn.Module):
         )
         self.initialise()
 
-    def initialise(self):
+    def initialise(self) -> None:
+        """Draw positions, mask token and linear weights from N(0, 0.02); biases are 0."""
         nn.init.normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():
@@ -123,35 +129,34 @@ class VisionTransformer(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # Never used without masking, and DDP would wait for its gradient; the published files hold it all the same.
+        # Without masking it has no gradient, and DDP would wait for one; the published files hold it all the same.
         self.mask_token.requires_grad_(self.kept < TOKENS)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x) + self.pos_embed  # (B, T, D)
         masked = self.training and self.kept < TOKENS
         if masked:
-            place = torch.rand(x.shape[:2], device=x.device).argsort(1)[..., None].expand_as(x)  # a shuffle each image
-            x = x.gather(1, place[:, : self.kept])
+            # A shuffle of its own for each image; the first `kept` positions go through the blocks.  (B, T, D)
+            positions = torch.rand(x.shape[:2], device=x.device).argsort(1)[..., None].expand_as(x)
+            x = x.gather(1, positions[:, : self.kept])
         for block in self.blocks:
-            x = recomputed(block, x) if self.gradient_checkpointing and self.training else block(x)
-        # The end leaves autocast: an angle between embeddings is wanted to more than the 3 digits of bf16.
+            x = checkpointed(block, x) if self.gradient_checkpointing and self.training else block(x)
+        # The end leaves autocast: the 3 digits of bf16 are too few for the angle between embeddings.
         with torch.autocast(x.device.type, enabled=False):
             x = self.norm(x.float())
-            if masked:  # every token back to its place, the learned one where there is none
-                x = self.mask_token.expand(len(x), TOKENS, -1).scatter(1, place[:, : self.kept], x)
+            if masked:  # each token back to its position, and the learned one to those that were hidden
+                x = self.mask_token.expand(len(x), TOKENS, -1).scatter(1, positions[:, : self.kept], x)
             wide, wide_bn, narrow, narrow_bn = self.feature
             return narrow_bn(narrow(self.dropout(wide_bn(wide(x.flatten(1))))))  # (B, embedding_size)
 
 
-TINY, SMALL, BASE, LARGE = (
-    dict(dim=256, depth=12),
-    dict(dim=512, depth=12),
-    dict(dim=512, depth=24),
-    dict(dim=768, depth=24),
-)
+TINY: dict[str, Any] = dict(dim=256, depth=12)
+SMALL: dict[str, Any] = dict(dim=512, depth=12)
+BASE: dict[str, Any] = dict(dim=512, depth=24)
+LARGE: dict[str, Any] = dict(dim=768, depth=24)
 # A name without more drops 0.1 and hides 0.1; the others say what they do, under the names that InsightFace's configs
 # use. There the code hides 0.1 whenever the ratio is not 0 (deepinsight/insightface issue 2219); here the name holds.
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "vit_t": TINY,
     "vit_s": SMALL,
     "vit_b": BASE,

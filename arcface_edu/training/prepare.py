@@ -17,7 +17,8 @@ from arcface_edu.data.datasets import RecordFaces, open_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
-from arcface_edu.models.weights import hash_of, look_into, weights_file
+from arcface_edu.models.weights import hash_of
+from arcface_edu.runs import architecture_of, weights_file
 from arcface_edu.training.launch import SINGLE_PROCESS, World
 
 RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", "tensorboard")
@@ -107,7 +108,7 @@ def fit_to_weights(config: EasyDict) -> EasyDict:
                 f"init={config.init} is in {config.output}, the folder of this very run; "
                 f"choose another output=, or set resume=True to go on with that run."
             )
-        network, embedding_size = look_into(config.init, network, embedding_size)
+        network, embedding_size = architecture_of(config.init, network, embedding_size)
     if scale is None:  # the variance of a logit of random weights is s^2 / d
         scale = 64 * math.sqrt(embedding_size / 512)
     return EasyDict(config, network=network, embedding_size=embedding_size, scale=scale)

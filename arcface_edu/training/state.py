@@ -182,7 +182,9 @@ def build_state(
     """Build network, head and optimizer of a config, with the same first weights on every rank."""
     torch.manual_seed(config.seed)
     model = build_model(config.network, config.embedding_size, config.dropout, config.gradient_checkpointing)
-    model = model.to(device, memory_format=torch.channels_last)  # what convolutions want on CPUs and tensor cores alike
+    model = model.to(device).to(
+        memory_format=torch.channels_last
+    )  # what convolutions want on CPUs and tensor cores alike
     head = build_head(config, num_classes).to(device)
     ddp_model = wrap_parallel(compile_model(model, device) if config.compile else model, config, device)
     # A sharded head exchanges embeddings by itself; any other is on all ranks, and DDP averages its gradient.

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from arcface_edu import build_model, embed
+from arcface_edu import build_model, embed_images
 from arcface_edu.data.images import decode, encode_png, fit
 from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.exporting.to_onnx import WholeEmbedding, to_onnx
@@ -94,7 +94,7 @@ def angle_shown(page, other_than=None):
 
 def degrees(model, first, second, flip):
     """The angle between two encoded pictures, by our own code."""
-    one, other = F.normalize(embed(model, [first, second], flip=flip).double())
+    one, other = F.normalize(embed_images(model, [first, second], flip=flip).double())
     return math.degrees(torch.acos((one @ other).clamp(-1, 1)))
 
 

@@ -13,10 +13,9 @@ from torch import nn
 
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.baseline import pixel_embeddings
+from arcface_edu.evaluation.embedding import check_sizes, embed_images
 from arcface_edu.evaluation.roc import in_three_units, operating_points, roc, tar_at_far, thin, too_few
 from arcface_edu.evaluation.verification import (
-    check_sizes,
-    embed,
     hardest_pairs,
     pair_cosines,
     pair_distances,
@@ -220,9 +219,9 @@ def test_embed_adds_the_mirror_in_eval_mode_and_restores_the_modes():
     images = torch.zeros(5, 3, 6, 4, dtype=torch.uint8)
     images[:, 0, 0, 0] = 255  # +1 on the left, -1 elsewhere
     model = Corner()
-    out = embed(model, images, flip=False, batch_size=2)
+    out = embed_images(model, images, flip=False, batch_size=2)
     torch.testing.assert_close(out, torch.tensor([[2.0, -2.0]]).repeat(5, 1))
-    torch.testing.assert_close(embed(model, images, batch_size=2), torch.zeros(5, 2))  # image + mirror
+    torch.testing.assert_close(embed_images(model, images, batch_size=2), torch.zeros(5, 2))  # image + mirror
     assert out.dtype == torch.float32 and out.device.type == "cpu"
     assert [batch for batch, _, _ in model.calls[:3]] == [2, 2, 1]
     assert all(inference and channels_last for _, inference, channels_last in model.calls)
@@ -232,7 +231,7 @@ def test_embed_adds_the_mirror_in_eval_mode_and_restores_the_modes():
 def test_modes_are_restored_after_an_error():
     model = Corner()
     with pytest.raises(DataError):
-        embed(model, [b"not an image"])
+        embed_images(model, [b"not an image"])
     assert model.training and not model.frozen.training
 
 
@@ -246,7 +245,9 @@ def test_encoded_images_and_their_pixels_embed_alike():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
     encoded = [encode(image, format="PNG") for image in pixels]
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    torch.testing.assert_close(embed(Corner(), encoded, flip=False, batch_size=2), embed(Corner(), tensor, flip=False))
+    torch.testing.assert_close(
+        embed_images(Corner(), encoded, flip=False, batch_size=2), embed_images(Corner(), tensor, flip=False)
+    )
     torch.testing.assert_close(pixel_embeddings(encoded), pixel_embeddings(tensor))
 
 
@@ -327,7 +328,7 @@ def test_bad_scores_are_named(curve):
         curve([], [])
 
 
-@pytest.mark.parametrize("embedder", [lambda images: embed(Corner(), images), pixel_embeddings])
+@pytest.mark.parametrize("embedder", [lambda images: embed_images(Corner(), images), pixel_embeddings])
 def test_bad_images_are_named(embedder):
     with pytest.raises(DataError, match=r"float32 \(2, 3, 8, 8\)"):
         embedder(torch.zeros(2, 3, 8, 8))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import shutil
 
 import numpy as np
@@ -11,10 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from arcface_edu import angles, build_model, embed, evaluate, export, load_model, read_pairs
+from arcface_edu import angles, build_model, embed, embed_images, evaluate, export, load_model, read_pairs
 from arcface_edu.exporting.facts import public
 from arcface_edu.models.weights import hash_of
-from arcface_edu.training.finished import open_trained
+from arcface_edu.runs import open_run
 
 CONFIG = dict(network="r10", embedding_size=32, loss="arcface", scale=32.0, lr=0.1, rec="/home/me/faces/drawn_12x10_x")
 CONFIG |= dict(draw_identities=12, num_classes=12, num_image=120, val_targets=["/home/me/lfw.bin", "agedb_30"])
@@ -67,7 +66,7 @@ def test_a_round_trip_changes_no_embedding(run, pairs, tmp_path):
     images = read_pairs(pairs)[0][:8]
     (ours, _), (theirs, network) = load_model(run), load_model(tmp_path / "face")
     assert network == "r10"
-    assert torch.equal(embed(ours, images), embed(theirs, images))
+    assert torch.equal(embed_images(ours, images), embed_images(theirs, images))
     state = load_file(tmp_path / "face" / "model.safetensors")
     assert state.keys() == ours.state_dict().keys()
     with safe_open(tmp_path / "face" / "model.safetensors", "pt") as file:
@@ -85,15 +84,14 @@ def test_every_command_takes_the_folder_as_it_takes_the_run(run, pairs, drawn, t
         weights = subject if subject != run else shutil.copy(run / "model.pt", tmp_path / "bare.pt")
         angles.main([str(word) for word in (weights, "--faces", drawn, "--photos", 3)])
         tables.append(json.loads((tmp_path / "runs" / "angles" / "angles.json").read_text())["trained"].popitem()[1])
-        command = runpy.run_module("arcface_edu.embed", run_name="the command")["main"]
-        command([str(subject), str(tmp_path / "photo.jpg"), "-o", str(tmp_path / "x.npy")])
+        embed.main([str(subject), str(tmp_path / "photo.jpg"), "-o", str(tmp_path / "x.npy")])
         rows.append(np.load(tmp_path / "x.npy"))
     assert found[0] == found[1] and found[0]["accuracy"] > 0.5
     assert tables[0]["intra"] == tables[1]["intra"] > 0
     np.testing.assert_array_equal(*rows)
     assert (tmp_path / "evaluation" / "face" / "results.json").is_file()
     assert len(list((tmp_path / "face").iterdir())) == 3  # nothing was written into what may be uploaded
-    assert open_trained(tmp_path / "face").config is None
+    assert open_run(tmp_path / "face").config == {}
     hub(tmp_path / "face", "--hub", tmp_path / "again", "--license", "mit")
     first, again = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("face", "again"))
     assert first["training_config"] == again["training_config"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from arcface_edu import embed, load_model
+from arcface_edu import embed_images, load_model
 from arcface_edu.errors import CheckpointError, ConfigError
 from arcface_edu.models.onnx_graph import OnnxGraph
 
@@ -40,16 +40,16 @@ def faces():
 def test_any_batch_and_float(faces, batch, kind):
     """Of a file for a fixed number of images at a time, too, all rows come in their order."""
     means = (faces.double() / 127.5 - 1).mean((2, 3))
-    found = embed(OnnxGraph(graph((batch, *FACE[1:]), kind), "x"), faces, flip=False)
+    found = embed_images(OnnxGraph(graph((batch, *FACE[1:]), kind), "x"), faces, flip=False)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), means, atol=2e-3 if kind == TensorProto.FLOAT16 else 1e-6, rtol=0)
 
 
 def test_a_graph_that_scales_by_itself_gets_pixels(faces):
     """As InsightFace's client has it: nodes called Sub... and Mul... at the beginning."""
-    found = embed(OnnxGraph(graph(names=("_minusscalar0", "_mulscalar0")), "x"), faces, flip=False)
+    found = embed_images(OnnxGraph(graph(names=("_minusscalar0", "_mulscalar0")), "x"), faces, flip=False)
     torch.testing.assert_close(found.double(), faces.double().mean((2, 3)), atol=1e-3, rtol=0)
-    found = embed(OnnxGraph(graph(names=("Subtle", "b")), "x"), faces, flip=False)
+    found = embed_images(OnnxGraph(graph(names=("Subtle", "b")), "x"), faces, flip=False)
     assert found.abs().max() < 1
 
 
@@ -57,7 +57,7 @@ def test_the_opener_takes_a_file(tmp_path, faces):
     (tmp_path / "colour.onnx").write_bytes(graph())
     model, name = load_model(tmp_path / "colour.onnx")
     assert name == "colour.onnx" and not model.training
-    np.testing.assert_allclose(embed(model, faces), 2 * (faces.double() / 127.5 - 1).mean((2, 3)), atol=1e-5)
+    np.testing.assert_allclose(embed_images(model, faces), 2 * (faces.double() / 127.5 - 1).mean((2, 3)), atol=1e-5)
 
 
 def test_sentences(tmp_path):

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from arcface_edu.errors import CheckpointError
 from arcface_edu.models import NETWORKS, build_model
-from arcface_edu.models.weights import embedding_size_of, guess_network, hash_of, load_into, load_model, read_state
+from arcface_edu.models.weights import embedding_size_of, guess_network, hash_of, read_state
+from arcface_edu.runs import load_into, load_model
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_another_network_is_named(tmp_path, state):
 def test_where_there_are_no_weights(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds neither model\.pt nor model\.safetensors: let the run finish"):
         load_model(tmp_path)
-    with pytest.raises(CheckpointError, match=r"there is no .*/absent: name the folder of a run"):
+    with pytest.raises(CheckpointError, match=r"/absent does not exist: name the folder of a run"):
         load_into(build_model("r10", 32), tmp_path / "absent")
     with pytest.raises(CheckpointError, match="is an ONNX graph, which can embed but not be trained"):
         read_state(tmp_path / "net.onnx")

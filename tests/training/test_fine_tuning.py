@@ -164,7 +164,7 @@ def test_what_the_config_leaves_open_the_weights_say(weights, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["init=absent.pt"], r"there is no absent\.pt: name the folder of a run"),
+        (["init=absent.pt"], r"absent\.pt does not exist: name the folder of a run"),
         (["init=WEIGHTS", "network=r18"], r"w\.pt does not fit r18 with 128 dimensions; it fits r10 with 128\."),
         (["init=WEIGHTS", "embedding_size=64"], r"does not fit r10 with 64 dimensions; it fits r10 with 128\."),
         (["init=net.onnx"], r"net\.onnx is an ONNX graph, which can embed but not be trained"),
