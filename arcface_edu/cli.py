@@ -73,9 +73,17 @@ def add_inference_flags(parser: argparse.ArgumentParser, batch_size: int = 128) 
     parser.add_argument("--device", help="cpu, cuda, mps; the accelerator if there is one")
 
 
-def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the words of a command (None = those of the process) and set up its log."""
-    options = parser.parse_args(argv)
+def parse_args(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, intermixed: bool = False
+) -> argparse.Namespace:
+    """Parse the words of a command (None = those of the process) and set up its log.
+
+    Args:
+        parser: Of the command.
+        argv: The words.
+        intermixed: Whether flags may stand between the key=value words.
+    """
+    options = parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
     set_up_logging(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
     return options
 

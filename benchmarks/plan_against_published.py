@@ -10,8 +10,8 @@ import argparse
 
 from tqdm import tqdm
 
+from arcface_edu.course.published_runs import BY_CLASSES, PUBLISHED, plan_published
 from arcface_edu.planning.gpus import GPUS, memory_on, time_on
-from arcface_edu.planning.published import BY_CLASSES, PUBLISHED, plan_published
 
 MIB = 2**20
 

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from arcface_edu.config import load_config
 from arcface_edu.planning.gpus import GPUS, dtype_on, memory_on, time_on
-from arcface_edu.planning.measure import complete, fake_batch, measure
+from arcface_edu.planning.measure import fake_batch, measure_step
 from arcface_edu.training.precision import choose_device, choose_dtype
+from arcface_edu.training.prepare import complete_without_data
 from arcface_edu.training.state import build_state
 
 MIB = 2**20
@@ -39,9 +40,7 @@ ROWS = [
 
 
 def build_config(row):
-    config = load_config("ms1mv3_r50_onegpu", row.split())
-    complete(config, 1)
-    return config
+    return complete_without_data(load_config("ms1mv3_r50_onegpu", row.split()), 1)
 
 
 def take_steps(row, rounds):
@@ -81,7 +80,7 @@ def main():
     for row in tqdm(ROWS, unit="row"):
         name, seconds, tensors, driver = in_fresh_process(take_steps, row, options.rounds)
         config = build_config(row)
-        planned = measure(config, 1, dtype_on(config, gpu))
+        planned = measure_step(config, 1, dtype_on(config, gpu))
         names.add(name)
         cells = [row.replace("network=", ""), str(config.batch_size)]
         for found, predicted in (

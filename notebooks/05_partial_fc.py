@@ -335,12 +335,12 @@ plot_step_time(people, times)
 # %%
 from arcface_edu.config import load_config
 from arcface_edu.planning.gpus import GPUS
-from arcface_edu.planning.knobs import partial_fc_pays_from
-from arcface_edu.planning.measure import complete, measure
+from arcface_edu.planning.advice import partial_fc_pays_from
+from arcface_edu.planning.measure import measure_step
+from arcface_edu.training.prepare import complete_without_data
 
-config = load_config("ms1mv3_r50")
-complete(config, gpus=8)
-pays_from = partial_fc_pays_from(config, measure(config, 8, torch.float16), GPUS["v100"])
+config = complete_without_data(load_config("ms1mv3_r50"), gpus=8)
+pays_from = partial_fc_pays_from(config, measure_step(config, 8, torch.float16), GPUS["v100"])
 print(f"a tenth takes 5 % off a step from about {pays_from:,} people on; MS1MV3 has {config.num_classes:,}")
 assert 10_000 < pays_from < 1_000_000
 
@@ -350,7 +350,7 @@ assert 10_000 < pays_from < 1_000_000
 
 # %%
 from arcface_edu.planning.gpus import time_on
-from arcface_edu.planning.published import BY_CLASSES, PUBLISHED, plan_published
+from arcface_edu.course.published_runs import BY_CLASSES, PUBLISHED, plan_published
 
 counts = (1_000_000, 4_000_000)
 runs = [run for run in PUBLISHED if run.source == BY_CLASSES and run.classes in counts]

@@ -28,7 +28,9 @@ def test_the_seeds_block_as_written(tmp_path, capsys):
     config, picture = tmp_path / "ms1mv3_r50.py", tmp_path / "plan.png"
     config.write_text(SEED_BLOCK)
     page = said(capsys, str(config), "--gpus", "8", "--gpu", "v100", "--output", str(picture))
-    assert "8 x Tesla V100 SXM2 32 GB, float16: 1,024 images a step, 126,450 steps in 25 epochs, rate 0.2" in page
+    assert (
+        "8 x Tesla V100 SXM2 32 GB, float16: 1,024 images a step, 126,450 steps in 25 epochs, learning rate 0.2" in page
+    )
     assert "r50: 43,590,848 parameters, 6.309 G multiply-adds an image" in page
     assert "93,431 x 512, 11,679 on each GPU" in page
     assert re.search(r"all-reduce +backward +6 of +174\.36 MB together, each GPU sends +305\.13 MB", page)

@@ -4,8 +4,8 @@ lines that a slider can ask again and again."""
 import dataclasses
 from typing import NamedTuple
 
+from arcface_edu.course.published_runs import PUBLISHED, plan_published
 from arcface_edu.planning.gpus import GIGA, GPUS, LINK_SHARE, time_on
-from arcface_edu.planning.published import PUBLISHED, plan_published
 
 SEED_CLASSES = 93_431  # MS1MV3
 WAYS = ("DataParallel", "DDP")

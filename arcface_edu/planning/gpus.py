@@ -1,13 +1,15 @@
 """GPUs by name, and how long a measured step takes on them."""
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from arcface_edu.errors import ConfigError
-from arcface_edu.planning.measure import Measured
+from arcface_edu.planning.measure import MeasuredStep
+from arcface_edu.planning.trackers import Message, Operation
 from arcface_edu.training.precision import DTYPES
 
 GIB, TERA, GIGA = 2**30, 1e12, 1e9
@@ -53,12 +55,16 @@ CONTEXT = 0.75 * GIB  # the driver's context and the kernels loaded into it
 FRAGMENTS = 0.13  # of the tensors' memory: gaps that PyTorch's allocator cannot fill, and scratch of convolutions
 COMMUNICATOR = 0.3 * GIB  # NCCL's buffers, where there are several GPUs
 LINK_SHARE = 0.75  # of a link that collectives reach
-MACHINE = 8  # GPUs of one machine
+GPUS_PER_MACHINE = 8  # GPUs of one machine
 BETWEEN_MACHINES = 12.5  # GB/s that one machine's GPUs share to reach another: 100 Gbit/s
 
 
-def find_gpu(name):
-    """Raises ConfigError for an unknown name, with those known."""
+def find_gpu(name: str) -> Gpu:
+    """Return a GPU by its name in GPUS.
+
+    Raises:
+        ConfigError: The name is unknown; it lists those known.
+    """
     if name.lower() not in GPUS:
         near = difflib.get_close_matches(name.lower(), GPUS, n=1)
         raise ConfigError(
@@ -68,8 +74,12 @@ def find_gpu(name):
     return GPUS[name.lower()]
 
 
-def dtype_on(config, gpu):
-    """What `training.precision.choose_dtype` would choose there."""
+def dtype_on(config: Any, gpu: Gpu) -> torch.dtype:
+    """Return what `training.precision.choose_dtype` would choose there.
+
+    Raises:
+        ConfigError: The config asks for bf16, which the GPU has not.
+    """
     if not config.fp16:
         return torch.float32
     if config.amp_dtype == "bf16" and not gpu.has_bf16:
@@ -77,21 +87,21 @@ def dtype_on(config, gpu):
     return DTYPES[config.amp_dtype or ("bf16" if gpu.has_bf16 else "fp16")]
 
 
-def memory_on(measured):
-    """dict kind -> bytes as the driver would count them: the tensors at the peak, and what fake tensors do not show."""
-    held = {kind.value: size for kind, size in measured.memory.items()}
+def memory_on(measured: MeasuredStep) -> dict[str, float]:
+    """Return bytes by kind as the driver would count them: the tensors at the peak, and what fake tensors lack."""
+    held: dict[str, float] = {kind.value: size for kind, size in measured.memory.items()}
     held["fragments"] = FRAGMENTS * measured.peak
     held["CUDA, cuDNN, NCCL"] = CONTEXT + (COMMUNICATOR if measured.gpus > 1 else 0)
     return held
 
 
-def too_much(measured, gpu):
-    """Bytes beyond what the GPU has; 0 or less where it fits."""
+def excess_memory(measured: MeasuredStep, gpu: Gpu) -> float:
+    """Return the bytes beyond what the GPU has; 0 or less where the step fits."""
     return sum(memory_on(measured).values()) - gpu.memory * GIB
 
 
 @dataclass(frozen=True)
-class Times:
+class StepTime:
     """Seconds of one step, by what they go to."""
 
     network: float
@@ -102,13 +112,15 @@ class Times:
     hidden_messages: float  # and what of it that pass hides, which is no part of the step's time
 
     @property
-    def step(self):
+    def step(self) -> float:
+        """Of the whole step."""
         return self.network + self.head + self.update + self.head_messages + self.gradient_messages
 
 
-def time_on(measured: Measured, gpu):
-    """An operation takes as long as its arithmetic or its memory traffic, whichever is more, at a share of the peak.
+def time_on(measured: MeasuredStep, gpu: Gpu) -> StepTime:
+    """Return how long the step takes on a GPU.
 
+    An operation takes as long as its arithmetic or its memory traffic, whichever is more, at a share of the peak.
     Messages travel round a ring. Gradients' messages travel while the network's backward pass computes; the head's are
     waited for. The loader is taken to keep up.
     """
@@ -119,31 +131,38 @@ def time_on(measured: Measured, gpu):
         seconds /= NETWORK_SHARE if op.part == "network" else HEAD_SHARE
         spent[op.part] += seconds
         backward += seconds if (op.part, op.phase) == ("network", "backward") else 0
-    gradients = [message for message in measured.messages if is_gradient(message)]
-    others = [message for message in measured.messages if not is_gradient(message)]
-    gradients, others = (travel(some, measured.gpus, gpu) for some in (gradients, others))
+    gradients, others = (
+        travel_time((message for message in measured.messages if is_gradient(message) == wanted), measured.gpus, gpu)
+        for wanted in (True, False)
+    )
     hidden = min(gradients, backward)
-    return Times(**spent, head_messages=others, gradient_messages=gradients - hidden, hidden_messages=hidden)
+    return StepTime(**spent, head_messages=others, gradient_messages=gradients - hidden, hidden_messages=hidden)
 
 
-def peak_for(op, gpu):
-    """TFLOP/s. PyTorch lets convolutions of fp32 numbers have TF32, which came with bf16, at half its rate."""
+def peak_for(op: Operation, gpu: Gpu) -> float:
+    """Return TFLOP/s.
+
+    PyTorch lets convolutions of fp32 numbers have TF32, which came with bf16, at half its rate.
+    """
     if op.dtype != torch.float32:
         return gpu.half
     return gpu.half / 2 if op.convolution and gpu.has_bf16 else gpu.single
 
 
-def is_gradient(message):
+def is_gradient(message: Message) -> bool:
     return message.phase == "backward" and message.collective == "all-reduce"
 
 
-def sent(message, gpus):
-    """Bytes that each GPU sends for a message, round a ring: a reduced tensor passes twice, others once."""
+def bytes_sent(message: Message, gpus: int) -> float:
+    """Return the bytes that each GPU sends for a message, round a ring: a reduced tensor passes twice, others once."""
     times = 2 if message.collective == "all-reduce" else 1
     return times * message.size * (gpus - 1) / gpus
 
 
-def travel(messages, gpus, gpu):
-    """Seconds. Between machines the ring's slowest edge is the network, which carries it once per machine."""
-    speed = min(gpu.link, BETWEEN_MACHINES) if gpus > MACHINE else gpu.link
-    return sum(sent(message, gpus) for message in messages) / (LINK_SHARE * speed * GIGA)
+def travel_time(messages: Iterable[Message], gpus: int, gpu: Gpu) -> float:
+    """Return seconds.
+
+    Between machines the ring's slowest edge is the network, which carries each message once per machine.
+    """
+    speed = min(gpu.link, BETWEEN_MACHINES) if gpus > GPUS_PER_MACHINE else gpu.link
+    return sum(bytes_sent(message, gpus) for message in messages) / (LINK_SHARE * speed * GIGA)

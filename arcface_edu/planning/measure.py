@@ -2,19 +2,21 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from arcface_edu.planning.stand_ins import fake_world
-from arcface_edu.planning.watchers import Memory, Work
-from arcface_edu.training.prepare import complete_without_data
-from arcface_edu.training.state import build_state
+from arcface_edu.planning.fake_ops import fake_world
+from arcface_edu.planning.trackers import Kind, MemoryTracker, Message, Operation, OperationTracker
+from arcface_edu.training.launch import World
+from arcface_edu.training.state import TrainState, build_state
 
 STEPS = 2  # the second has what the first leaves behind: momentum
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredStep:
     """What rank 0 of `gpus` does in one step."""
 
     gpus: int
@@ -23,43 +25,41 @@ class Measured:
     parameters: int  # of the network
     centres: int  # classes of all ranks
     own_centres: int  # of this one
-    memory: dict  # Kind -> bytes at the peak
-    operations: list  # of watchers.Operation
-    messages: list  # of watchers.Message
-    seconds: float  # that this took
+    memory: dict[Kind, int]  # bytes at the peak
+    operations: list[Operation]
+    messages: list[Message]
+    seconds: float  # that measuring took
 
     @property
-    def peak(self):
+    def peak(self) -> int:
         """Bytes."""
         return sum(self.memory.values())
 
     @property
-    def multiply_adds(self):
+    def multiply_adds(self) -> float:
         """Of the network for one image, forward; convolutions and matrix products, as papers count them."""
         return sum(op.flops for op in self.operations if op.phase == "forward: network") / 2 / self.batch
 
 
-def complete(config, gpus):
-    """Fill in what the data and the weights to start from would say. Raises ConfigError where nothing says it."""
-    config.update(complete_without_data(config, gpus))
+def measure_step(config: Any, gpus: int, dtype: torch.dtype) -> MeasuredStep:
+    """Take two steps of a config's run as one of `gpus` ranks, on fake tensors, and measure the second.
 
-
-def measure(config, gpus, dtype):
-    """Step a config's state twice as one of `gpus` ranks, and watch the second time.  returns: Measured.
-
-    config: complete, see above.  dtype: torch.float32, bfloat16 or float16.
+    Args:
+        config: Complete, as `training.prepare.complete_without_data` returns it.
+        gpus: Ranks of the run.
+        dtype: float32, bfloat16 or float16: of the network's matrix work.
     """
     began = time.perf_counter()
     with fake_world(gpus, config.batch_size) as world:
         state = build_on_fakes(config, dtype, world)
         batch = fake_batch(config)
-        memory = Memory(state, *batch)
+        memory = MemoryTracker(state, *batch)
         with memory:
             for _ in range(STEPS):
-                work = Work(memory)
+                work = OperationTracker(memory)
                 with work:
                     state.step([batch] * config.gradient_acc)
-        return Measured(
+        return MeasuredStep(
             gpus=gpus,
             batch=config.batch_size * config.gradient_acc,
             dtype=dtype,
@@ -73,7 +73,8 @@ def measure(config, gpus, dtype):
         )
 
 
-def build_on_fakes(config, dtype, world):
+def build_on_fakes(config: Any, dtype: torch.dtype, world: World) -> TrainState:
+    """Build the state of a run within `fake_world`, its optimizer as on a GPU."""
     state = build_state(config, config.num_classes, torch.device("cpu"), dtype, world)
     for group in state.optimizer.param_groups:
         if group.get("foreach", False) is None and not group["fused"]:
@@ -81,7 +82,7 @@ def build_on_fakes(config, dtype, world):
     return state
 
 
-def fake_batch(config):
-    """Images (B, 3, 112, 112) and labels (B,)."""
+def fake_batch(config: Any) -> tuple[Tensor, Tensor]:
+    """Return images (B, 3, 112, 112) and labels (B,) of no particular content."""
     images = torch.empty(config.batch_size, 3, 112, 112).to(memory_format=torch.channels_last)
     return images, torch.empty(config.batch_size, dtype=torch.long)

@@ -3,8 +3,8 @@
 import pytest
 
 from arcface_edu.course.cost import Cost, cost_of, published_rates, rate, speeds, step_of
+from arcface_edu.course.published_runs import PUBLISHED, plan_published
 from arcface_edu.planning.gpus import GPUS, time_on
-from arcface_edu.planning.published import PUBLISHED, plan_published
 
 SIMPLE = Cost(forward=0.001, backward=0.002, head=0.0005, update=0.01, gradient=75e6)  # 0.1 s over 1 GB/s at 75 %
 

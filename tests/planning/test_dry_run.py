@@ -49,7 +49,7 @@ def test_a_checkpoint_is_as_large_as_its_tensors(capsys):
 
 def test_steps_and_rate_are_those_of_the_run(capsys):
     said = dry(capsys, "dry_run_gpus=4", "num_epoch=3", "decay_epoch=[2]", "lr=0.1")
-    assert f"{3 * (50_000 // 32):,} steps of 32 images, rate {0.1 * 32 / 512:g}" in said
+    assert f"{3 * (50_000 // 32):,} steps of 32 images, learning rate {0.1 * 32 / 512:g}" in said
 
 
 def test_shapes_that_do_not_go_together_are_named_with_the_place(capsys):

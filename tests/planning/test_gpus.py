@@ -5,16 +5,16 @@ import torch
 
 from arcface_edu.errors import ConfigError
 from arcface_edu.planning import gpus as assumed
-from arcface_edu.planning.gpus import GIB, Gpu, dtype_on, find_gpu, memory_on, time_on, too_much
-from arcface_edu.planning.measure import Measured
-from arcface_edu.planning.watchers import Kind, Message, Operation
+from arcface_edu.planning.gpus import GIB, Gpu, dtype_on, excess_memory, find_gpu, memory_on, time_on
+from arcface_edu.planning.measure import MeasuredStep
+from arcface_edu.planning.trackers import Kind, Message, Operation
 
 CARD = Gpu("a card", 10, half=100, single=10, bandwidth=1000, link=100, has_bf16=False)
 
 
 def measured(operations=(), messages=(), gpus=1, memory=0):
     held = dict.fromkeys(Kind, 0) | {Kind.WEIGHTS: memory}
-    return Measured(gpus, 8, torch.float16, 0, 0, 0, held, operations, messages, 0.0)
+    return MeasuredStep(gpus, 8, torch.float16, 0, 0, 0, held, operations, messages, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_fake_tensors_do_not_show_is_added():
     assert sum(one.values()) == pytest.approx(5 * GIB * (1 + assumed.FRAGMENTS) + assumed.CONTEXT)
     several = measured(memory=5 * GIB, gpus=2)
     assert sum(memory_on(several).values()) - sum(one.values()) == pytest.approx(assumed.COMMUNICATOR)
-    assert too_much(several, CARD) == pytest.approx(sum(memory_on(several).values()) - 10 * GIB)
+    assert excess_memory(several, CARD) == pytest.approx(sum(memory_on(several).values()) - 10 * GIB)
 
 
 def test_precision_is_what_the_trainer_would_choose_there():

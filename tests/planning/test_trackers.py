@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.profiler import record_function
 
-from arcface_edu.planning.watchers import Work
+from arcface_edu.planning.trackers import OperationTracker
 
 A, B = torch.ones(30, 50), torch.ones(30, 50)
 TABLE, ROWS = torch.ones(1000, 50), torch.arange(10)
@@ -27,14 +27,14 @@ SIZE = 30 * 50 * 4
     ],
 )
 def test_traffic_and_arithmetic_are_those_of_the_closed_form(do, flops, moved):
-    with Work(SimpleNamespace(in_head=False)) as work:
+    with OperationTracker(SimpleNamespace(in_head=False)) as work:
         do()
     assert sum(op.flops for op in work.operations) == flops
     assert sum(op.moved for op in work.operations) == moved
 
 
-def test_phases_are_those_that_the_learner_names():
-    with Work(SimpleNamespace(in_head=True)) as work:
+def test_phases_are_those_that_the_step_names():
+    with OperationTracker(SimpleNamespace(in_head=True)) as work:
         with record_function("forward: head"), record_function("anything else"):
             A + B
         with record_function("update"):
