@@ -7,9 +7,10 @@
     python -m arcface_edu.train resume=True                  go on where a stopped run was
     python -m arcface_edu.train CONFIG dry_run=True          needs no data: build, step and save it on fake tensors
     torchrun --nproc_per_node=8 -m arcface_edu.train ...     the same on many processes, one for each GPU
+    python -m arcface_edu.train --keys                       every key: default, meaning, limits
+    python -m arcface_edu.train --configs                    every config: data, network, epochs, schedule, year
 
-Every key is explained in arcface_edu/configs/base.py. A run lives in its `output` folder (runs/<config>): config.json,
-metrics.jsonl, checkpoints/, model.pt and figures/.
+A run lives in its `output` folder (runs/<config>): config.json, metrics.jsonl, checkpoints/, model.pt and figures/.
 """
 
 import argparse
@@ -27,12 +28,14 @@ from tqdm import tqdm
 
 from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.config import load_config
+from arcface_edu.config_schema import keys_table
 from arcface_edu.data.loader import Batch, ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError
 from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.run_report import report, verification_line
 from arcface_edu.evaluation.verification import verify_pairs
 from arcface_edu.io import save_torch_atomically, write_json_atomically
+from arcface_edu.recipes import configs_table, recipe_line
 from arcface_edu.runs import load_into
 from arcface_edu.training import cpu
 from arcface_edu.training.checkpoint import Checkpointer
@@ -57,7 +60,11 @@ log = logging.getLogger(__name__)
 
 @cli_main
 def main(argv: Sequence[str] | None = None) -> None:
-    words = parse_args(build_parser(), argv).words
+    options = parse_args(build_parser(), argv)
+    if options.keys or options.configs:
+        print(keys_table() if options.keys else configs_table())
+        return
+    words = options.words
     source = [words.pop(0)] if words and "=" not in words[0] else []
     if not source:  # your own data wants its batch and learning rate fitted to it; the drawn faces' are measured
         keys = {word.split("=")[0] for word in words}
@@ -76,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("train", __doc__)
     words = "a config's name or path, then keys to set"
     parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help=words)
+    parser.add_argument("--keys", action="store_true", help="print every key with its default, meaning and limits")
+    parser.add_argument("--configs", action="store_true", help="print the configs there are: data, network, epochs ...")
     return parser
 
 
@@ -169,6 +178,7 @@ def log_start(config: Any, output: Path, num_images: int, schedule: Schedule, st
     """Log what is trained, on what and for how long, and a warning if the learning rate does not fit the batch."""
     if advice := check_linear_rule(config, world.size):
         log.warning(advice)
+    log.info(recipe_line(config))
     step, head = state.progress.step, state.head
     log.info(
         f"{'resuming' if step else 'training'} {config.network} "

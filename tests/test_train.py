@@ -20,8 +20,10 @@ import trainer_of_tests
 from ranks import run_ranks, start_ranks
 
 from arcface_edu.config import load_config
+from arcface_edu.config_schema import keys_table
 from arcface_edu.data.recordio import RecordReader
 from arcface_edu.models import build_model
+from arcface_edu.recipes import configs_table
 from arcface_edu.train import main, train
 from arcface_edu.training import state
 from arcface_edu.training.checkpoint import list_checkpoints, load_checkpoint
@@ -54,6 +56,14 @@ def assert_same_run(first, second):
     assert metrics(first) == metrics(second)
 
 
+@pytest.mark.parametrize(("flag", "table"), [("--keys", keys_table), ("--configs", configs_table)])
+def test_tables_of_keys_and_configs_are_printed_without_a_run(flag, table, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    main([flag])
+    assert capsys.readouterr().out.strip() == table().strip()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_run_leaves_what_it_promises_and_learns(words, tmp_path, capsys):
     results = train(load_config("own_data", [*words, "num_epoch=15"]))
@@ -76,6 +86,7 @@ def test_a_run_leaves_what_it_promises_and_learns(words, tmp_path, capsys):
     of_pairs = {f"{name}_drawn.png" for name in ("roc", "pair_angles", "hardest_pairs")}
     assert figures == {"curves.png", "target_angles.png"} | of_pairs
     said = capsys.readouterr().out
+    assert "recipe: 15 epochs, learning rate 0.05, linear decay, 1 of warm-up, arcface margin, straight-through" in said
     for expected in ("120 images of 12 people", "first loss about", "TAR at FAR 1e-03", "raw pixels", "peak memory"):
         assert expected in said
 

@@ -3,6 +3,7 @@
 Each step takes a config and returns a completed copy. What `prepare` returns no longer changes.
 """
 
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -20,6 +21,8 @@ from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.models.weights import hash_of
 from arcface_edu.runs import architecture_of, weights_file
 from arcface_edu.training.launch import SINGLE_PROCESS, World
+
+log = logging.getLogger(__name__)
 
 RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", "tensorboard")
 AUTOMATIC_HOLD_OUT = 10  # from so many people on, a fifth of a folder is kept to verify on
@@ -127,7 +130,7 @@ def open_output(config: EasyDict, world: World = SINGLE_PROCESS) -> Path:
         for name in RUN_FILES:
             if (output / name).exists():
                 (output / name).rename(aside / name)
-        print(f"the run that was in {output} is now in {aside}; resume=True would have gone on with it.")
+        log.info(f"the run that was in {output} is now in {aside}; resume=True would have gone on with it.")
     return output
 
 
