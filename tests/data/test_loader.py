@@ -48,6 +48,12 @@ def test_another_seed_is_another_order():
     assert list(ShuffledBatches(20, 5, 4, 4, seed=0)) != list(ShuffledBatches(20, 5, 4, 4, seed=1))
 
 
+def test_the_slices_of_the_ranks_are_the_batches_of_one_process():
+    whole = list(ShuffledBatches(24, 12, 2, 6, seed=4, start=1))
+    ranks = [list(ShuffledBatches(24, 4, 2, 6, seed=4, start=1, rank=rank, world_size=3)) for rank in range(3)]
+    assert [[*a, *b, *c] for a, b, c in zip(*ranks, strict=True)] == whole
+
+
 def test_broken_records_are_left_out_and_named():
     batch = BatchReader(Faces(broken=[13])).__getitems__([12, 13, 14])
     assert batch.labels.tolist() == [12, 14]
