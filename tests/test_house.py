@@ -1,6 +1,9 @@
-"""The house itself: every version stands in one place, and every command of README and docs exists."""
+"""The house itself: versions stand in one place, imports point one way, commands of README and docs exist."""
 
+import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,83 @@ def test_ci_runs_the_test_command_of_the_readme_and_then_the_rest():
     assert markers["test"][1] == "not full and not browser"  # the one or the other runs each test
     assert markers["test-rest"][1] == "full or browser"
     assert "make test" in (ROOT / "README.md").read_text()
+
+
+BOTTOM = "errors io config"
+BRICKS = f"{BOTTOM} data models heads"
+# What each part of the package may import when it is imported, and what only a function of it may that needs it.
+MAY_IMPORT = {
+    "errors": ("", ""),
+    "io": ("errors", ""),
+    "config": (BOTTOM, ""),  # config_schema.py and configs/ with it
+    "data": (BOTTOM, ""),
+    "models": (BOTTOM, ""),
+    "heads": (BOTTOM, ""),
+    "runs": (f"{BOTTOM} models", "training"),  # opens what a run has left
+    "training": (f"{BRICKS} runs", "figures"),
+    "evaluation": (BRICKS, "figures"),
+    "figures": ("errors io evaluation", ""),  # arrays in; closed forms that stand beside them
+}
+EVERYTHING_ELSE = "anything but figures and course", "figures"  # commands, exporting, planning: they tie it together
+
+
+def part_of(module):
+    """The part of the package that a dotted name belongs to: arcface_edu.data.bins -> data."""
+    part = [*module.split("."), "package"][1]
+    return "config" if part in ("config_schema", "configs") else part
+
+
+def imports(path):
+    """(dotted name, whether a function imports it, line) of all that a file imports from the package."""
+
+    def visit(node, later):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ImportFrom):
+                whole = child.module == "arcface_edu"
+                for name in child.names if whole else [None]:
+                    yield f"arcface_edu.{name.name}" if whole else child.module, later, child.lineno
+            elif isinstance(child, ast.Import):
+                yield from ((name.name, later, child.lineno) for name in child.names)
+            of_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            yield from visit(child, later or of_types or isinstance(child, ast.FunctionDef))
+
+    found = visit(ast.parse(path.read_text()), False)
+    return [one for one in found if one[0] == "arcface_edu" or one[0].startswith("arcface_edu.")]
+
+
+def test_imports_point_one_way():
+    package, wrong = ROOT / "arcface_edu", []
+    for path in sorted(package.rglob("*.py")):
+        part = part_of(".".join(["arcface_edu", *path.relative_to(package).with_suffix("").parts]))
+        if part == "course":  # it may use everything
+            continue
+        at_import, in_functions = MAY_IMPORT.get(part, EVERYTHING_ELSE)
+        for module, later, line in imports(path):
+            other = part_of(module)
+            free = part not in MAY_IMPORT and other not in ("figures", "course")
+            if other != part and not free and other not in f"{at_import} {in_functions if later else ''}".split():
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(["see MAY_IMPORT:", *wrong])
+
+
+@pytest.mark.parametrize(
+    "module", ["arcface_edu", "arcface_edu.train", "arcface_edu.training.state", "arcface_edu.runs"]
+)
+def test_a_rank_starts_without_what_it_does_not_need(module):
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    assert not loaded & {
+        "matplotlib",
+        "onnx",
+        "onnxruntime",
+        "sklearn",
+        "IPython",
+        "ipywidgets",
+        "safetensors",
+        "pandas",
+    }
 
 
 def page_commands():
