@@ -238,7 +238,7 @@ MUTANTS = [
     ),
     Mutant(
         "BN takes a checkpointed batch in twice",
-        "models/recompute.py",
+        "models/gradient_checkpointing.py",
         "norm.momentum = 0.0",
         "pass",
         "models/test_build_model.py::test_gradient_checkpointing_changes_nothing_but_memory",
@@ -466,14 +466,14 @@ MUTANTS = [
     ),
     Mutant(
         "embedding without the mirror",
-        "evaluation/verification.py",
+        "evaluation/embedding.py",
         "embeddings = embeddings + model(faces.flip(3)).float()",
         "embeddings = embeddings + model(faces).float()",
         "evaluation/test_verification.py::test_embed_adds_the_mirror_in_eval_mode_and_restores_the_modes",
     ),
     Mutant(
         "embedding in training mode",
-        "evaluation/verification.py",
+        "evaluation/embedding.py",
         "    model.eval()\n",
         "    model.train()\n",
         "evaluation/test_verification.py::test_embed_adds_the_mirror_in_eval_mode_and_restores_the_modes",
