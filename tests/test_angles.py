@@ -54,9 +54,9 @@ def run(drawn, tmp_path_factory):
 
 @pytest.fixture
 def arrays():
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 6)
-    return dict(embeddings=(dice.standard_normal((5, 8))[labels] + 0.3 * dice.standard_normal((30, 8))), labels=labels)
+    return dict(embeddings=(rng.standard_normal((5, 8))[labels] + 0.3 * rng.standard_normal((30, 8))), labels=labels)
 
 
 def fails(capsys, *words):

@@ -18,16 +18,8 @@ from arcface_edu.errors import DataError
 from arcface_edu.evaluation.confidence import Interval, accuracy_interval, tar_intervals
 from arcface_edu.evaluation.embedding import check_sizes, embed_images, embed_people
 from arcface_edu.evaluation.identification import identify
-from arcface_edu.evaluation.ijb import (
-    Crops,
-    Protocol,
-    embed_crops,
-    image_weights,
-    pool_templates,
-    read_protocol,
-    score_pairs,
-    subjects_of,
-)
+from arcface_edu.evaluation.ijb import image_weights, pool_templates, score_pairs, subjects_of
+from arcface_edu.evaluation.ijb_files import Crops, Protocol, embed_crops, read_protocol
 from arcface_edu.evaluation.roc import OperatingPoint, Threshold, in_three_units, operating_points, roc, thin
 from arcface_edu.evaluation.verification import REPORTED_FARS, hardest_pairs, verify_pairs
 
@@ -186,10 +178,7 @@ def judge_ijb(protocol: Protocol, features: np.ndarray, switches: str) -> Findin
 
 
 def judge_search(
-    gallery: Tensor | np.ndarray,
-    gallery_labels: np.ndarray,
-    probes: Tensor | np.ndarray,
-    probe_labels: np.ndarray,
+    gallery: Tensor | np.ndarray, gallery_labels: np.ndarray, probes: Tensor | np.ndarray, probe_labels: np.ndarray
 ) -> Finding:
     """Apply the identification protocol, with arrays as for `identify`."""
     from arcface_edu.figures.runs import plot_cmc, plot_open_set

@@ -28,11 +28,7 @@ class Result(NamedTuple):
 
 
 def model_card(
-    title: str,
-    model: nn.Module,
-    about: Mapping[str, Any],
-    run: Path | None = None,
-    license_id: str | None = None,
+    title: str, model: nn.Module, about: Mapping[str, Any], run: Path | None = None, license_id: str | None = None
 ) -> str:
     """Return the text of README.md: the hub's front matter and the sections that readers of cards expect.
 

@@ -17,12 +17,7 @@ CARD = "README.md"
 
 
 def write_model_folder(
-    folder: Path,
-    model: nn.Module,
-    network: str,
-    source: Source,
-    license_id: str | None = None,
-    overwrite: bool = False,
+    folder: Path, model: nn.Module, network: str, source: Source, license_id: str | None = None, overwrite: bool = False
 ) -> None:
     """Write model.safetensors, config.json and README.md, all three or none.
 

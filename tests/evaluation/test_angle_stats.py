@@ -23,11 +23,11 @@ from arcface_edu.evaluation.angle_stats import (
 
 def clusters(classes=12, photos=7, dimension=16, seed=0):
     """(embeddings (N, D) of varying length, labels (N,) in no order, centres (C, D))."""
-    dice = np.random.default_rng(seed)
-    centres = dice.standard_normal((classes, dimension))
-    labels = dice.permutation(np.repeat(np.arange(classes), photos))
-    embeddings = centres[labels] + 0.7 * dice.standard_normal((len(labels), dimension))
-    return embeddings * dice.uniform(0.1, 9, (len(labels), 1)), labels, centres
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((classes, dimension))
+    labels = rng.permutation(np.repeat(np.arange(classes), photos))
+    embeddings = centres[labels] + 0.7 * rng.standard_normal((len(labels), dimension))
+    return embeddings * rng.uniform(0.1, 9, (len(labels), 1)), labels, centres
 
 
 def degrees(u, v):
@@ -123,8 +123,8 @@ def test_the_closest_group_takes_pairs_from_the_closest_on():
 
 @pytest.mark.parametrize("dimension", [2, 3, 8, 128])
 def test_random_angles_are_as_the_formula_says(dimension):
-    dice = np.random.default_rng(dimension)
-    first, second = torch.tensor(dice.standard_normal((2, 20_000, dimension)))
+    rng = np.random.default_rng(dimension)
+    first, second = torch.tensor(rng.standard_normal((2, 20_000, dimension)))
     drawn = angles_between(first, second)
     at = np.linspace(0, 180, 3601)
     density = random_angle_density(at, dimension)
@@ -137,8 +137,8 @@ def test_random_angles_are_as_the_formula_says(dimension):
 
 
 def test_the_nearest_of_random_directions_is_as_the_formula_says():
-    dice = np.random.default_rng(0)
-    nearest = [nearest_angles(torch.tensor(dice.standard_normal((50, 6))))[0].mean() for _ in range(60)]
+    rng = np.random.default_rng(0)
+    nearest = [nearest_angles(torch.tensor(rng.standard_normal((50, 6))))[0].mean() for _ in range(60)]
     at = np.linspace(0, 180, 3601)
     density = nearest_random_density(at, 6, 50)
     assert np.sum(density) * (at[1] - at[0]) == pytest.approx(1, abs=1e-3)

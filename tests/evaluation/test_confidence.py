@@ -16,17 +16,17 @@ def pairs_at(degrees):
 
 def drawn(seed, pairs=600):
     """Angles of pairs, normally distributed at 50 and 80 degrees."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     is_same = np.tile([True, False], pairs // 2)
-    return np.where(is_same, 50, 80) + 12 * dice.normal(size=pairs), is_same
+    return np.where(is_same, 50, 80) + 12 * rng.normal(size=pairs), is_same
 
 
 def test_accuracy_interval_equals_verifying_resampled_pairs():
     degrees, is_same = drawn(0, 200)
     low, high = accuracy_interval(pairs_at(degrees), is_same, folds=5, resamples=2000)
-    dice, slow = np.random.default_rng(1), []
+    rng, slow = np.random.default_rng(1), []
     for _ in range(400):
-        rows = np.concatenate([dice.choice(fold, len(fold)) for fold in np.array_split(np.arange(200), 5)])
+        rows = np.concatenate([rng.choice(fold, len(fold)) for fold in np.array_split(np.arange(200), 5)])
         slow.append(verify_pairs(pairs_at(degrees[rows]), is_same[rows], folds=5)["accuracy"])
     np.testing.assert_allclose([low, high], np.quantile(slow, [0.025, 0.975]), atol=0.012)
 
@@ -53,15 +53,15 @@ def test_tar_intervals_hold_what_new_samples_give():
 
 
 def test_drawing_people_equals_a_loop_over_pairs():
-    dice = np.random.default_rng(4)
-    first, second = dice.integers(0, 12, (2, 400))
+    rng = np.random.default_rng(4)
+    first, second = rng.integers(0, 12, (2, 400))
     is_same = first == second
-    scores = np.round(dice.normal(size=400) + 1.5 * is_same + dice.normal(size=12)[first], 6)
+    scores = np.round(rng.normal(size=400) + 1.5 * is_same + rng.normal(size=12)[first], 6)
     fars = (0.2, 0.05)
     found = tar_intervals(scores, is_same, fars, (first, second), resamples=300, seed=5)
-    dice, slow = np.random.default_rng(5), []
+    rng, slow = np.random.default_rng(5), []
     for _ in range(300):
-        times = dice.multinomial(12, np.full(12, 1 / 12))
+        times = rng.multinomial(12, np.full(12, 1 / 12))
         count = np.where(is_same, times[first], times[first] * times[second])
         slow.append(list(tar_at_far(np.repeat(scores, count), np.repeat(is_same, count), fars).values()))
     for far, expected in zip(fars, np.quantile(slow, [0.025, 0.975], axis=0).T, strict=True):
@@ -70,12 +70,12 @@ def test_drawing_people_equals_a_loop_over_pairs():
 
 def test_people_who_come_in_many_pairs_widen_the_interval():
     # 20 people, 50 same-person pairs each, all alike: drawing pairs would be sure of what 20 people cannot tell.
-    dice = np.random.default_rng(6)
+    rng = np.random.default_rng(6)
     who = np.repeat(np.arange(20), 50)
-    first = np.concatenate([who, dice.integers(0, 20, 2000)])
-    second = np.concatenate([who, (first[1000:] + dice.integers(1, 20, 2000)) % 20])
+    first = np.concatenate([who, rng.integers(0, 20, 2000)])
+    second = np.concatenate([who, (first[1000:] + rng.integers(1, 20, 2000)) % 20])
     is_same = first == second
-    scores = np.where(is_same, dice.normal(size=20)[first], dice.normal(size=3000) - 1)
+    scores = np.where(is_same, rng.normal(size=20)[first], rng.normal(size=3000) - 1)
     by_pairs = np.ptp(tar_intervals(scores, is_same, (0.1,))[0.1])
     by_people = np.ptp(tar_intervals(scores, is_same, (0.1,), (first, second))[0.1])
     assert by_people > 2 * by_pairs

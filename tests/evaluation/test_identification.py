@@ -51,9 +51,9 @@ def slow_identify(gallery, labels, probes, truth, far):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 25), st.sampled_from([0.0, 0.1, 0.34, 1.0]))
 def test_it_equals_its_loop(seed, images, searches, far):
-    dice = np.random.default_rng(seed)
-    gallery, labels = dice.normal(size=(images, 3)), dice.integers(0, 6, images)
-    probes, truth = dice.normal(size=(searches, 3)), dice.integers(0, 9, searches)
+    rng = np.random.default_rng(seed)
+    gallery, labels = rng.normal(size=(images, 3)), rng.integers(0, 6, images)
+    probes, truth = rng.normal(size=(searches, 3)), rng.integers(0, 9, searches)
     truth[0] = labels[0]
     result = identify(gallery, labels, probes, truth, fars=(far,), ranks=4)
     ranks, found = slow_identify(gallery, labels, probes, truth, far)
@@ -66,8 +66,8 @@ def test_it_equals_its_loop(seed, images, searches, far):
 def test_a_draw_is_no_hit_and_chunks_do_not_matter():
     same = np.ones((2, 2))
     assert identify(same, [1, 2], same[:1], [1])["rank1"] == 0
-    dice = np.random.default_rng(0)
-    arrays = dice.normal(size=(30, 5)), dice.integers(0, 9, 30), dice.normal(size=(41, 5)), dice.integers(0, 12, 41)
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(30, 5)), rng.integers(0, 9, 30), rng.normal(size=(41, 5)), rng.integers(0, 12, 41)
     one, other = identify(*arrays), identify(*arrays, chunk=7)
     np.testing.assert_array_equal(one["cmc"], other["cmc"])
     np.testing.assert_array_equal(one["dir"], other["dir"])

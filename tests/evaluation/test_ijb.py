@@ -14,8 +14,9 @@ from arcface_edu import pool_templates, score_pairs, tar_at_far
 from arcface_edu.data.alignment.align import TEMPLATE, warp
 from arcface_edu.data.images import encode_png
 from arcface_edu.errors import DataError
-from arcface_edu.evaluation import ijb
-from arcface_edu.evaluation.ijb import embed_crops, image_weights, read_protocol, subjects_of
+from arcface_edu.evaluation import ijb, ijb_files
+from arcface_edu.evaluation.ijb import image_weights, subjects_of
+from arcface_edu.evaluation.ijb_files import embed_crops, read_protocol
 
 
 def slow_pool(features, templates, media, weights):
@@ -33,10 +34,10 @@ def slow_pool(features, templates, media, weights):
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 10**6))
 def test_pooling_equals_its_loop(images, kinds, seed):
-    dice = np.random.default_rng(seed)
-    features = dice.normal(size=(images, 6))
-    templates, media = dice.integers(-3, kinds, images) * 7, dice.integers(0, 3, images)
-    weights = dice.uniform(0.1, 1, images)
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(images, 6))
+    templates, media = rng.integers(-3, kinds, images) * 7, rng.integers(0, 3, images)
+    weights = rng.uniform(0.1, 1, images)
     for factor in (None, weights):
         pooled, ids = pool_templates(features, templates, media, factor)
         slow, slow_ids = slow_pool(features, templates, media, np.ones(images) if factor is None else factor)
@@ -66,10 +67,10 @@ def test_switches_by_hand():
 def test_scores_equal_the_dot_products(monkeypatch, dense, rows, spread):
     monkeypatch.setattr(ijb, "DENSE", dense)
     monkeypatch.setattr(ijb, "ROWS", rows)
-    dice = np.random.default_rng(0)
-    ids = spread * (dice.permutation(1000)[:30] - 100)
-    pooled = dice.normal(size=(30, 8))
-    first, second = dice.choice(ids, (2, 9000))
+    rng = np.random.default_rng(0)
+    ids = spread * (rng.permutation(1000)[:30] - 100)
+    pooled = rng.normal(size=(30, 8))
+    first, second = rng.choice(ids, (2, 9000))
     place = {template: row for row, template in enumerate(ids.tolist())}
     slow = [pooled[place[a]] @ pooled[place[b]] for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     np.testing.assert_allclose(score_pairs(pooled, ids, first, second), slow, atol=1e-12)
@@ -125,13 +126,13 @@ def test_bad_arrays_are_named(call, says):
 @pytest.fixture
 def folder(tmp_path):
     """An IJB folder: four templates of two people, 3 faces each, in crops of 150 x 140 that lie anyhow."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     (tmp_path / "meta").mkdir()
     (tmp_path / "loose_crop").mkdir()
-    people = torch.from_numpy(dice.integers(0, 256, (2, 3, 14, 14), dtype=np.uint8).repeat(8, 2).repeat(8, 3))
+    people = torch.from_numpy(rng.integers(0, 256, (2, 3, 14, 14), dtype=np.uint8).repeat(8, 2).repeat(8, 3))
     images, points = [], []
     for row in range(12):
-        turn = np.array([[np.cos(angle := dice.uniform(-0.4, 0.4)), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turn = np.array([[np.cos(angle := rng.uniform(-0.4, 0.4)), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = np.column_stack([turn, [70, 75] - turn @ [56, 56]])  # about the middle
         crop = warp(people[row // 3 % 2], matrix, 150)[:, :140]
         (tmp_path / "loose_crop" / f"{row + 1}.jpg").write_bytes(encode_png(crop))
@@ -168,7 +169,7 @@ def test_a_folder_from_its_files_to_tar(folder, workers):
 def test_without_progress_bars_each_image_keeps_its_place(folder, monkeypatch):
     protocol = read_protocol(folder)
     expected = embed_crops(Pixels(), protocol, batch_size=5)
-    monkeypatch.setattr(ijb, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 would
+    monkeypatch.setattr(ijb_files, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 would
     np.testing.assert_array_equal(embed_crops(Pixels(), protocol, batch_size=5), expected)
 
 

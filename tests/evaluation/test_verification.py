@@ -361,9 +361,9 @@ def test_three_units_and_too_few():
 
 
 def test_a_thin_curve_keeps_points_of_the_curve_evenly_over_log_far():
-    dice = np.random.default_rng(0)
-    is_same = dice.random(50_000) < 0.3
-    fpr, tpr, _ = roc(dice.normal(size=50_000) + is_same, is_same)
+    rng = np.random.default_rng(0)
+    is_same = rng.random(50_000) < 0.3
+    fpr, tpr, _ = roc(rng.normal(size=50_000) + is_same, is_same)
     thin_fpr, thin_tpr = thin(fpr, tpr, 300)
     assert 200 < len(thin_fpr) <= 300 and thin_fpr[-1] == thin_tpr[-1] == 1 and thin_fpr[0] == thin_tpr[0] == 0
     known = dict(zip(fpr.tolist(), tpr.tolist(), strict=True))  # of one FPR the last, with the highest TPR
