@@ -167,9 +167,6 @@ def warn_of_broken(broken: list[str], limit: int = 10) -> None:
         log.warning(f"... and {len(broken) - limit:,} more that cannot be read.")
 
 
-tell_broken = warn_of_broken
-
-
 def read_photo(path: StrPath) -> bytes:
     """Return the bytes of a photograph's file; CorruptRecord if it cannot be read."""
     try:

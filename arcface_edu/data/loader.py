@@ -139,9 +139,6 @@ def identity_collate(batch: T) -> T:
     return batch
 
 
-as_is = identity_collate
-
-
 def ignore_stop_signals(_worker: int) -> None:
     """Leave Ctrl-C, which reaches every process of a terminal, to the trainer: it decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

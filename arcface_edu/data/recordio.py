@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from arcface_edu.errors import CorruptRecord, DataError
 from arcface_edu.io import StrPath, write_atomically, write_text_atomically
-from arcface_edu.io import write_atomically as written_beside  # noqa: F401 (until its users import it from io)
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from PIL import Image
 
 from arcface_edu import export
 from arcface_edu.cli import cli_main
-from arcface_edu.data.recordio import written_beside
 from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.io import write_atomically
 from arcface_edu.training.metrics import read_metrics
 
 PAGE = Path(__file__).parent
@@ -51,7 +51,7 @@ def make_network(run, page):
     """face.onnx: a run's network in fp16, mirror and length 1 inside."""
     with tempfile.TemporaryDirectory() as folder:
         export.main([str(run), "--onnx", f"{folder}/face.onnx", "--whole", "--fp16"])
-        with written_beside(page / "face.onnx") as file:
+        with write_atomically(page / "face.onnx") as file:
             file.write(Path(folder, "face_fp16.onnx").read_bytes())
 
 
@@ -93,7 +93,7 @@ def fetch_ort(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(next(Path(download).glob("*.tgz"))) as archive:
             for name in ORT:
-                with written_beside(folder / name) as file:
+                with write_atomically(folder / name) as file:
                     file.write(archive.extractfile(f"package/dist/{name}").read())
 
 
