@@ -521,6 +521,41 @@ MUTANTS = [
         "if key in KEYS:",
         "test_config.py::test_slips_on_the_command_line",
     ),
+    Mutant(
+        "a prepared config can still be changed",
+        "config.py",
+        "    __setattr__ = __setitem__ = __delattr__",
+        "    __setitem__ = __delattr__",
+        "test_config.py::test_a_final_config_reads_as_before_and_does_not_change",
+    ),
+    Mutant(
+        "preparation changes the caller's config",
+        "training/prepare.py",
+        "fit_to_weights(EasyDict(config, resume=config.resume or resume))",
+        "fit_to_weights(config.update(resume=config.resume or resume) or config)",
+        "training/test_prepare.py",
+    ),
+    Mutant(
+        "a share of 0 is taken",
+        "config_schema.py",
+        "0 < value <= 1",
+        "0 <= value <= 1",
+        "training/test_fine_tuning.py::test_keys_out_of_range",
+    ),
+    Mutant(
+        "the recipe of 2021 takes the gradient of 2022",
+        "configs/insightface/ms1mv3_r100.py",
+        'config.margin_gradient = "exact"',
+        'config.margin_gradient = "straight-through"',
+        "test_shipped_configs.py::test_a_recipe_takes_the_gradient_of_its_time",
+    ),
+    Mutant(
+        "base.py falls behind the table of keys",
+        "config_schema.py",
+        'Key("momentum", float, 0.9,',
+        'Key("momentum", float, 0.95,',
+        "test_config.py::test_base_py_is_what_the_schema_says",
+    ),
 ]
 
 

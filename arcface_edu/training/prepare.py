@@ -14,7 +14,7 @@ from easydict import EasyDict
 
 from arcface_edu.config import FinalConfig
 from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.datasets import RecordFaces, open_faces
+from arcface_edu.data.datasets import FaceDataset, open_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ class Data(NamedTuple):
     """The data of a run, and its config with all that the data says."""
 
     config: EasyDict
-    faces: RecordFaces | FolderFaces
+    faces: FaceDataset
     pair_sets: list[PairSet]
 
 
@@ -49,7 +49,7 @@ class Prepared(NamedTuple):
 
     config: FinalConfig
     output: Path
-    faces: RecordFaces | FolderFaces
+    faces: FaceDataset
     pair_sets: list[PairSet]
 
 
@@ -235,7 +235,7 @@ def fit_to_data(config: EasyDict, world_size: int) -> EasyDict:
     return EasyDict(config, batch_size=batch_size, num_epoch=num_epoch, lr=lr)
 
 
-def describe_data(config: EasyDict, faces: RecordFaces | FolderFaces) -> dict[str, Any]:
+def describe_data(config: EasyDict, faces: FaceDataset) -> dict[str, Any]:
     """Return what must be the same on all ranks: the config, the first labels, the weights to start from."""
     labels = [_label_of(faces, index) for index in range(min(1000, len(faces)))]
     own = ("output", "device", "rec", "num_workers", "init")  # paths and machines may differ
@@ -245,7 +245,7 @@ def describe_data(config: EasyDict, faces: RecordFaces | FolderFaces) -> dict[st
     }
 
 
-def _label_of(faces: RecordFaces | FolderFaces, index: int) -> int:
+def _label_of(faces: FaceDataset, index: int) -> int:
     try:
         return faces.encoded(index)[1]
     except DataError:  # the loop will name that record
