@@ -21,7 +21,7 @@ def test_the_workflows_hold_to_githubs_schema():
 
 def test_a_workflow_calls_only_what_make_knows():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    called = [name for path in WORKFLOWS for name in re.findall(r"run: make ([\w-]+)", path.read_text())]
+    called = [name for path in WORKFLOWS for name in re.findall(r": make ([\w-]+)", path.read_text())]
     assert {"test", "test-all", "mutants"} <= set(called) <= targets
 
 
