@@ -35,7 +35,7 @@ class FaceDataset(Protocol):
 
     @property
     def labels(self) -> np.ndarray | None:
-        """(N,) int64; None where that would take too long to know."""
+        """(N,) int64; None of a RecordIO set of more than 200,000 images, which would take too long."""
 
     def __len__(self) -> int: ...
 
@@ -69,12 +69,7 @@ def open_faces(path: StrPath, hold_out: int = 0) -> FaceDataset:
 
 
 class RecordFaces:
-    """Map-style data set over train.rec: `faces[i]` -> (uint8 (3, 112, 112) RGB, int label).
-
-    Attributes:
-        num_classes: Number of identities.
-        names: Of the identities, by label.
-        labels: (N,) int64, -1 where a record cannot be read; None for sets of more than 200,000 images.
+    """A `FaceDataset` over train.rec; labels are -1 where a record cannot be read.
 
     Raises:
         DataError: Counts or labels contradict each other.

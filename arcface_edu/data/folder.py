@@ -30,13 +30,7 @@ People: TypeAlias = dict[str, list[str]]  # name -> paths of the person's photog
 
 
 class FolderFaces:
-    """Map-style data set: `faces[i]` -> (uint8 (3, 112, 112) RGB, int label).
-
-    Attributes:
-        num_classes: Number of people.
-        names: Of the people, by label.
-        labels: (N,) int64.
-        people: Name -> paths of the person's photographs.
+    """A `FaceDataset` over a folder; `people`: name -> paths of the person's photographs.
 
     Raises:
         DataError: There are not at least two people to train on.

@@ -224,23 +224,6 @@ def remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def save_atomically(state: Any, path: Path) -> None:
-    """Call torch.save so that it leaves either the old file or the new one, never half of one."""
-    beside = Path(f"{path}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-        beside.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{path} could not be written ({error}); free some space or choose another output=. "
-            f"What was saved before stays, and resume=True goes on from there."
-        ) from error
-
-
 def list_checkpoints(folder: Path | str) -> list[Path]:
     """Return the checkpoints in a folder, oldest first."""
     return sorted(path for path in Path(folder).glob("step_*") if re.fullmatch(r"step_\d{8,}", path.name))

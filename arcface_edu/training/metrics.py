@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.profiler import record_function
 
+from arcface_edu.io import write_text_atomically
 from arcface_edu.training.collectives import all_reduce_sum, is_distributed
 
 if TYPE_CHECKING:
@@ -96,9 +97,7 @@ class MetricsLog:
         """Go on with the file's lines up to that global step; later ones belong to steps that will be done again."""
         self.path = Path(path)
         kept = [line for line in read_metrics(self.path) if line["step"] <= up_to_step]
-        beside = Path(f"{path}.tmp")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        beside.replace(self.path)
+        write_text_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.verified: set[tuple[int, str | None]] = {(line["step"], line["pairs"]) for line in kept if "pairs" in line}
         self.file = self.path.open("a", buffering=1)  # a line is on its way to the disk as soon as it is whole
         try:

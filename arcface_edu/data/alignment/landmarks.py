@@ -9,7 +9,6 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -24,13 +23,6 @@ from arcface_edu.io import StrPath, write_atomically, write_text_atomically
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 HEADER = ("photo", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
-
-
-class Landmarks(NamedTuple):
-    """What a detector found."""
-
-    points: dict[str, np.ndarray]  # path within the folder -> (5, 2) float64, in pixels
-    several: int  # number of photographs with more than one face
 
 
 def read_landmarks(path: StrPath, broken: list[str]) -> dict[str, np.ndarray]:
@@ -82,13 +74,18 @@ def write_landmarks(path: StrPath, points: Mapping[str, np.ndarray]) -> None:
     write_text_atomically(path, table.getvalue())
 
 
-def find_landmarks(folder: StrPath, photographs: Iterable[Path], broken: list[str]) -> Landmarks:
+def find_landmarks(
+    folder: StrPath, photographs: Iterable[Path], broken: list[str]
+) -> tuple[dict[str, np.ndarray], int]:
     """Detect the landmarks of the largest face in each photograph.
 
     Args:
         folder: The points go by the photographs' paths within it.
         photographs: Their paths.
         broken: A sentence is added for each that cannot be read or has no face.
+
+    Returns:
+        The points, as `read_landmarks` returns them, and the number of photographs with more than one face.
 
     Raises:
         ConfigError: The detector is not installed.
@@ -107,7 +104,7 @@ def find_landmarks(folder: StrPath, photographs: Iterable[Path], broken: list[st
             continue
         points[str(path.relative_to(folder))] = found[0].numpy().astype(np.float64)
         several += len(found) > 1
-    return Landmarks(points, several)
+    return points, several
 
 
 def align_photographs(folder: StrPath, points: Mapping[str, np.ndarray], out: StrPath, broken: list[str]) -> int:
