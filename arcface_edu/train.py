@@ -137,9 +137,8 @@ def train(config: Any, world: World = SINGLE_PROCESS) -> dict[str, Any]:
             meter.update(result)
             bar.update()
             with record_function("agree"):
-                stopping, unreadable = sync.stop, sync.unreadable
-            if unreadable:
-                skipped.report(step_batches)
+                stopping = sync.stop
+                skipped.report(step_batches, sync)
             if progress.step == 1:
                 check_first_loss(result.losses, state.head.expected_first_loss())
             profiler_step()
@@ -281,8 +280,10 @@ class SkippedRecords:
     def __init__(self, limit: int) -> None:
         self.limit, self.count = limit, 0
 
-    def report(self, batches: list[Batch]) -> None:
+    def report(self, batches: list[Batch], sync: StepSync) -> None:
         """Name the records that any rank skipped in a step; every rank calls it, and all raise the same DataError."""
+        if not sync.unreadable:
+            return
         by_rank = all_gather_object([(batch.fatal, batch.broken) for batch in batches])
         for rank, found in enumerate(by_rank):
             for fatal, _ in found:
