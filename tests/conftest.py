@@ -29,7 +29,7 @@ def log_to_standard_output():
 def drawn(tmp_path_factory):
     """A folder with train.rec of 12 people x 10 photographs, and drawn.bin: 100 pairs of others."""
     folder = tmp_path_factory.mktemp("faces") / "drawn"
-    draw_faces(folder, 12, 10, seed=7, pairs=100, pair_identities=10)
+    draw_faces(folder, 12, 10, seed=7, pairs=100, pair_identities=10, workers=1)
     return folder
 
 

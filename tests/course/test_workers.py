@@ -120,6 +120,12 @@ def test_a_rank_with_a_batch_fewer_is_waited_for_or_joins():
 
 
 @pytest.mark.slow
+def test_a_notebook_starts_torchrun_and_shows_what_it_says(capsys):
+    assert workers("shuffle")["different"] == {"own slice": 960, "rank forgotten": 480}
+    assert "own slice" in capsys.readouterr().out
+
+
+@pytest.mark.full
 def test_two_torchruns_meet_as_two_machines(capsys):
     result = workers("all_reduce", processes=2, machines=2)
     assert "all-reduces" in capsys.readouterr().out
