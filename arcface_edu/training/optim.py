@@ -5,13 +5,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from arcface_edu.training.collectives import is_distributed
 from arcface_edu.training.row_optim import RowAdamW, RowSGD
 
 
-def build_optimizer(config: Any, model: nn.Module, head: nn.Module | None = None) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: Any, model: nn.Module, head: nn.Module | None = None, dtype: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
     """Build SGD with momentum, or AdamW, over the parameters of the backbone and, where it is given, the head.
 
-    With sampled class centres it is an optimizer that leaves unsampled centres untouched.
+    With sampled class centres it is an optimizer that leaves unsampled centres untouched. `dtype` is that of the
+    network's matrix work.
     """
     groups = parameter_groups([model] if head is None else [model, head], config)
     sampled = config.sample_rate < 1
@@ -22,6 +26,9 @@ def build_optimizer(config: Any, model: nn.Module, head: nn.Module | None = None
     # Fused: one kernel that reads and writes every number once, instead of an operator for each term of the update.
     fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     if config.optimizer == "adamw":
+        # The scaler of fp16 on several ranks counts overflows in a tensor of shape (1,), and fused AdamW wants one of
+        # shape () (torch 2.9 to 2.14).
+        fused = fused and not (dtype == torch.float16 and is_distributed())
         return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
     optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     if config.momentum:  # from the start: the fused kernel leaves it undefined when fp16 overflows in the first step

@@ -195,7 +195,7 @@ def build_state(
         head,
         ddp_model,
         ddp_head,
-        build_optimizer(config, model, head),
+        build_optimizer(config, model, head, dtype),
         build_scaler(device, dtype),
         device,
         dtype,

@@ -25,6 +25,7 @@ def dry(capsys, *words):
         ("dry_run_gpus=1",),
         ("sample_rate=0.1", "amp_dtype=fp16"),
         ("optimizer=adamw", "sample_rate=0.5", "gradient_acc=2"),
+        ("optimizer=adamw", "amp_dtype=fp16"),
         ("loss=softmax", "gradient_compression=bf16"),
         ("gradient_checkpointing=True", "amp_dtype=bf16", "interclass_filtering_threshold=0.4"),
     ],
