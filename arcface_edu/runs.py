@@ -121,8 +121,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def find_data(path: Path, config: dict[str, Any]) -> Path | None:
     """Return the folder that a run's config names as `rec`, seen from where the run may have been started, or None."""
     rec = config.get("rec")
-    places = [base / rec for base in (Path(), *path.resolve().parents)] if rec else []
-    return next((place for place in places if place.is_dir()), None)
+    candidates = [base / rec for base in (Path(), *path.resolve().parents)] if rec else []
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 def load_model(

@@ -73,7 +73,7 @@ def thin(fpr: np.ndarray, tpr: np.ndarray, points: int = 1000) -> tuple[np.ndarr
 def tar_at_far(scores: ArrayLike, is_same: ArrayLike, fars: Sequence[float] = IJB_FARS) -> dict[float, float]:
     """Return TAR in [0, 1] at the FAR nearest to each of `fars`, as IJB results are reported.
 
-    n impostor pairs know only the FARs 0, 1/n ... 1; of two that are equally near the larger counts, and among the
+    n impostor pairs reach only the FARs 0, 1/n ... 1; of two that are equally near the larger counts, and among the
     points of one FAR the last, with the highest TAR. All corners of the curve take part; the IJB scripts use a thinned
     curve, which can move a result by one same-identity pair or so. Only two sorts: 15 million pairs are fine.
 

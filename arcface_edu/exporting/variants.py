@@ -75,8 +75,8 @@ def write_forms(
     contents |= {form: FORMS[form](contents["onnx"]) for form in forms}
     rows = compare_forms(model, contents, images, is_same, flip)
     paths = [path, *(path.with_stem(f"{path.stem}_{form}") for form in forms)]
-    for place, content in zip(paths, contents.values(), strict=True):
-        with write_atomically(place) as file:
+    for file_path, content in zip(paths, contents.values(), strict=True):
+        with write_atomically(file_path) as file:
             file.write(content)
     return paths, rows
 
