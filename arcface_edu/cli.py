@@ -112,7 +112,7 @@ class TerminalHandler(logging.Handler):
 
 
 class TerminalFormatter(logging.Formatter):
-    """`12:34:56 rank 0 message`, with `warning: ` before the message where it is one."""
+    """`12:34:56 rank 0 message`, with `warning:` before the message where it is one."""
 
     def __init__(self, rank: str) -> None:
         super().__init__(datefmt="%H:%M:%S")

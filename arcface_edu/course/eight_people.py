@@ -75,11 +75,16 @@ def shrink(images):
 def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=28, seed=0, margin_at=None, length=1.0):
     """Train `small_net` and `head` from random weights, and look at all images up to `frames` times on the way.
 
-    images: uint8 (N, 3, H, W); labels: (N,); head: MarginSoftmax or Softmax, its size that of the embeddings.
-    margin_at: function of the share of the steps that are done, 0 to 1, that returns the margin (m1, m2, m3) of the
-        next one; None leaves the head's as it is.
-    length: of the class centres at first, about: the shorter a centre, the further a step turns it.
-    returns: History, the first frame before any step; the frames lie closer in the beginning, where most happens.
+    Args:
+        images: (N, 3, H, W) uint8.
+        labels: (N,).
+        head: MarginSoftmax or Softmax, of the size of the embeddings.
+        margin_at: Function of the share of the steps that are done, 0 to 1, that returns the margin (m1, m2, m3) of the
+            next one; None leaves the head's as it is.
+        length: Of the class centres at first, about: the shorter a centre, the further a step turns it.
+
+    Returns:
+        History, the first frame before any step; the frames lie closer in the beginning, where most happens.
     """
     torch.manual_seed(seed)
     model = small_net(head.weight.shape[1]).to(memory_format=torch.channels_last)

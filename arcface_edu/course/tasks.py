@@ -10,11 +10,15 @@ from arcface_edu.training.launch import join_world
 def run_task(module, doc, tasks, argv=None, **arguments):
     """Run the task that argv names, in this process of several, and print its result as JSON: the last line.
 
-    module, doc: the name and the docstring of the module, for --help.
-    tasks: dict name -> function of (world, options), whose docstring says in its first line what it shows; it returns
-        a dict.
-    arguments: for a task that takes options, dict flag -> keywords of argparse's add_argument.
-    raises: ConfigError in one process alone.
+    Args:
+        module: The name of the module, for --help.
+        doc: The docstring of the module, for --help.
+        tasks: dict name -> function of (world, options), whose docstring says in its first line what it shows; it
+            returns a dict.
+        arguments: For a task that takes options, dict flag -> keywords of argparse's add_argument.
+
+    Raises:
+        ConfigError: In one process alone.
     """
     parser = argparse.ArgumentParser(
         prog=f"torchrun --nproc_per_node=2 -m {module}",

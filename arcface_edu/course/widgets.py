@@ -70,10 +70,11 @@ class Picture(anywidget.AnyWidget):
 class Panel(ipywidgets.VBox):
     """A figure that is drawn again when one of its controls moves.
 
-    plot: a function of the controls' values, by their names, that returns a matplotlib Figure.
-    controls: name -> an ipywidgets widget with a `value`.
-    drag: what a drag on the picture means, or None: a function of (figure, x, y, dx, dy), all as shares of the figure
-        from its lower left corner, that returns a dict of new values of controls.
+    Args:
+        plot: A function of the controls' values, by their names, that returns a matplotlib Figure.
+        controls: name -> an ipywidgets widget with a `value`.
+        drag: What a drag on the picture means, or None: a function of (figure, x, y, dx, dy), all as shares of the
+            figure from its lower left corner, that returns a dict of new values of controls.
     """
 
     def __init__(self, plot, drag=None, **controls):

@@ -38,7 +38,7 @@ def read_protocol(folder: StrPath) -> Protocol:
     """Read the meta files of an IJB-B or IJB-C folder.
 
     The folder holds loose_crop/ and, in meta/, ijbc_face_tid_mid.txt, ijbc_template_pair_label.txt and
-    ijbc_name_5pts_score.txt (or ijbb_...).
+    ijbc_name_5pts_score.txt (or the same with ijbb).
 
     Raises:
         DataError: A file is missing or wrong; the sentence names it and the line.

@@ -10,7 +10,11 @@ from arcface_edu.models.vit import VisionTransformer
 
 __all__ = ["NETWORKS", "IResNet", "MobileFaceNet", "VisionTransformer", "build_model"]
 
-FAMILIES = ((IResNet, iresnet.NETWORKS), (MobileFaceNet, mobilefacenet.NETWORKS), (VisionTransformer, vit.NETWORKS))
+FAMILIES = (
+    (IResNet, iresnet.NETWORKS),
+    (MobileFaceNet, mobilefacenet.NETWORKS),
+    (VisionTransformer, vit.NETWORKS),
+)
 NETWORKS = [name for _, networks in FAMILIES for name in networks]
 
 
