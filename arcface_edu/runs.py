@@ -160,10 +160,7 @@ def _build_and_fill(
 
 
 def load_into(model: nn.Module, path: StrPath, name: str = "the network of its config") -> nn.Module:
-    """Load the weights that a path names into `model`, and return it in eval mode.
-
-    Args:
-        name: of the network, for the sentence that says what does not fit.
+    """Load the weights that a path names into `model`, called `name` in errors, and return it in eval mode.
 
     Raises:
         CheckpointError: There are no weights, or those of another network.

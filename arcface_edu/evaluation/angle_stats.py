@@ -73,14 +73,7 @@ def angle_statistics(
 
 
 def class_means(embeddings: Tensor, labels: np.ndarray) -> tuple[np.ndarray, Tensor, np.ndarray]:
-    """Return the mean normalised embedding of each class.
-
-    Args:
-        embeddings: (N, D).
-        labels: (N,) ints.
-
-    Returns:
-        classes (K,), their means (K, D) float64, and for each embedding the row (N,) of its class among them.
+    """Return classes (K,), their mean normalised embeddings (K, D) float64, and each embedding's row (N,) among them.
 
     Raises:
         DataError: There are fewer than two classes, or a mean is all zeros.
@@ -151,10 +144,9 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def closest_group(nearest: np.ndarray, degrees: np.ndarray, size: int) -> list[int]:
-    """Return the rows of the vectors that lie closest to another one, each followed by that other; at most `size`.
+    """Return at most `size` rows of the vectors closest to another one, each followed by that other.
 
-    Args:
-        nearest, degrees: (C,), of `nearest_angles`.
+    nearest and degrees are those of `nearest_angles`, (C,).
     """
     chosen: dict[int, None] = {}  # a set that keeps its order
     for row in np.argsort(degrees, kind="stable"):
@@ -167,14 +159,8 @@ def closest_group(nearest: np.ndarray, degrees: np.ndarray, size: int) -> list[i
 def random_angle_density(degrees: ArrayLike, dimension: int) -> np.ndarray:
     """Return the density per degree of the angle between two random directions in R^d: sin^(d-2)(theta), normalised.
 
-    In 2-D all angles are alike; the more dimensions, the more crowd at 90 degrees, within about 57 / sqrt(d) of it.
-
-    Args:
-        degrees: (T,) in [0, 180].
-        dimension: d, at least 2.
-
-    Returns:
-        (T,).
+    (T,) degrees in [0, 180] -> (T,). In 2-D all angles are alike; the more dimensions, the more crowd at 90 degrees,
+    within about 57 / sqrt(d) of it.
     """
     theta = np.radians(np.asarray(degrees, dtype=float))
     log_area = math.lgamma(dimension / 2) - math.lgamma((dimension - 1) / 2) - math.log(math.pi) / 2
@@ -185,12 +171,7 @@ def nearest_random_density(degrees: np.ndarray, dimension: int, count: int) -> n
     """Return the density per degree of the angle to the nearest of `count - 1` other random directions.
 
     With F the share of random angles below theta and f their density it is (count - 1) (1 - F)^(count - 2) f.
-
-    Args:
-        degrees: (T,), equally spaced over [0, 180].
-
-    Returns:
-        (T,).
+    (T,) degrees, equally spaced over [0, 180] -> (T,).
     """
     density = random_angle_density(degrees, dimension)
     step = degrees[1] - degrees[0]

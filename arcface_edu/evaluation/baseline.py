@@ -12,17 +12,8 @@ LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # grey as ITU-R BT.
 def pixel_embeddings(images: Images, size: int = 28) -> Tensor:
     """Return faces as small grey pictures less their own mean, so that a cosine is the correlation of the pixels.
 
-    A picture of one flat colour correlates with nothing: it becomes a constant vector, at 90 degrees to every other.
-
-    Args:
-        images: uint8 (N, 3, H, W) RGB, or N encoded images.
-        size: side of the small pictures, in pixels.
-
-    Returns:
-        (N, size * size) float32, in grey levels.
-
-    Raises:
-        DataError: as `embed_images`.
+    uint8 (N, 3, H, W) RGB or N encoded images -> (N, size * size) float32 in grey levels; errors as `embed_images`. A
+    picture of one flat colour correlates with nothing: it becomes a constant vector, at 90 degrees to every other.
     """
     parts = []
     for batch in image_batches(images, batch_size=256):

@@ -165,14 +165,9 @@ def image_weights(features: np.ndarray, detector: np.ndarray, switches: str = "N
 def subjects_of(
     ids: np.ndarray, first: np.ndarray, second: np.ndarray, is_same: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return who is in each pair, as far as the pairs tell: templates that same-person pairs join are one person.
+    """Return the numbers of the first and second person (P,) of each pair, as far as the pairs tell.
 
-    Args:
-        ids: (T,) template ids.
-        first, second, is_same: (P,).
-
-    Returns:
-        first and second, each (P,) ints: the numbers of people.
+    Templates (T,) `ids` that same-person pairs join are one person.
     """
     find = row_finder(ids, len(ids))
     one, other = find(first), find(second)

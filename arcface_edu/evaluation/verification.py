@@ -145,10 +145,6 @@ def _thresholds_at_far(fold_different: Sequence[np.ndarray], target: float) -> n
 def pair_distances(embeddings: ArrayLike | Tensor, chunk: int = 64) -> np.ndarray:
     """Return the squared L2 distance of each pair's normalised embeddings: (2N, D) -> (N,) float64 in [0, 4].
 
-    Args:
-        embeddings: (2N, D); rows 2i and 2i + 1 are pair i.
-        chunk: pairs at once.
-
     Raises:
         DataError: The shape is another, or an embedding is not finite or all zeros.
     """
@@ -185,16 +181,7 @@ def suggested_threshold(thresholds: ArrayLike) -> Threshold:
 
 
 def hardest_pairs(cosines: np.ndarray, is_same: ArrayLike, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs a network is most wrong about, worst first.
-
-    Args:
-        cosines: (N,).
-        is_same: (N,) bools.
-
-    Returns:
-        Two arrays of at most `count` pair indices: same-identity pairs of the lowest cosine, and different-identity
-        pairs of the highest.
-    """
+    """Return at most `count` indices of the same-identity pairs (N,) of lowest cosine, and of others of the highest."""
     order, is_same = np.argsort(cosines, kind="stable"), np.asarray(is_same, dtype=bool)
     return order[is_same[order]][:count], order[~is_same[order]][::-1][:count]
 
