@@ -128,11 +128,11 @@ def method_color(name: str, position: int = 0) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure, in the format that the name ends with; it appears under its name only when it is whole.
+    """Write a figure, in the format that the name ends with or as PNG; it appears under its name only when it is whole.
 
     Raises:
         OSError: The folder cannot be written.
     """
     with replace_when_done(path) as beside:
-        figure.savefig(beside, dpi=figure.dpi)
+        figure.savefig(beside, dpi=figure.dpi, format=Path(path).suffix[1:] or "png")
     return Path(path)

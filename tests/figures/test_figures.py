@@ -213,6 +213,11 @@ def test_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == whole and [p.name for p in path.parent.iterdir()] == ["sheet.png"]
 
 
+def test_a_name_without_an_ending_is_a_png(tmp_path):
+    path = style.save(contact_sheet([[noise_face(0)]]), tmp_path / "sheet")
+    assert path.read_bytes().startswith(b"\x89PNG") and [p.name for p in tmp_path.iterdir()] == ["sheet"]
+
+
 def test_what_a_killed_process_left_is_written_over(tmp_path):
     written = []
     for _ in range(2):
