@@ -1,6 +1,8 @@
 """The pages and the site: versions agree, the citation is valid, the map is complete, the site builds."""
 
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,48 @@ from pathlib import Path
 import pytest
 
 import arcface_edu
+from arcface_edu.config import load_config
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    """Every line of shell and every `command` in the text of the pages that calls Python, without its comment."""
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        lines = [line.split("  #")[0] for block in blocks for line in block.splitlines()]
+        lines += re.findall(
+            r"`((?:\w+=\w+ )*(?:python|torchrun) [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+        )
+        for line in lines:
+            words = shlex.split(line.replace("\n", " "))
+            if {"python", "python3", "torchrun"} & set(words) and "-c" not in words and "..." not in words:
+                yield pytest.param(words, id=f"{page.name}: {' '.join(words)[-70:]}")
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_commands_of_the_pages_are_understood(words):
+    called = next((word for word in words if word.startswith("arcface_edu.")), None)
+    if called is None:  # a script, or a module of Python
+        scripts = [word for word in words if word.endswith(".py")]
+        assert all((ROOT / script).is_file() for script in scripts)
+        return
+    module = importlib.import_module(called)
+    if called == "arcface_edu.course.workers":
+        assert words[-1] in module.TASKS
+        return
+    arguments = [word for word in words[words.index(called) + 1 :] if word not in ("[key=value", "...]")]
+    if not arguments or "--help" in arguments:
+        return
+    placeholders = {"my_config.py": "drawn_faces", "CONFIG": "ms1mv3_r50"}
+    parser = module.build_parser()
+    parse = parser.parse_intermixed_args if called == "arcface_edu.plan" else parser.parse_args
+    options = parse([placeholders.get(word, word) for word in arguments])
+    if keys := getattr(options, "words", None):
+        source = getattr(options, "config", None) or ("own_data" if "=" in keys[0] else keys.pop(0))
+        load_config(source, keys)  # refuses a misspelt key or a wrong value
 
 
 def test_version_is_the_same_in_package_changelog_and_citation():
