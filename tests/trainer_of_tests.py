@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from arcface_edu import train
+from arcface_edu import runs, train
 from arcface_edu.models import weights
 from arcface_edu.training import state
 
@@ -34,7 +34,7 @@ class Linear(nn.Module):
 
 def use_small_network():
     """Give `Linear` to everything in this process that builds a network."""
-    state.build_model = weights.build_model = Linear
+    runs.build_model = state.build_model = weights.build_model = Linear
 
 
 def failing_draw(draw, fault_step, kind):
