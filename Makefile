@@ -66,7 +66,7 @@ pics: .venv/ready
 	$(BIN)/python pics/make_pics.py
 
 docs: .venv/ready
-	$(BIN)/python -m sphinx --quiet --jobs auto docs build/docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet --jobs auto docs build/docs
 	$(BIN)/python notebooks/make_notebooks.py --html build/docs/course
 	@echo "open build/docs/index.html"
 

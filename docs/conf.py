@@ -33,7 +33,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False
 default_role = "code"  # `name` in a docstring
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "ignore-module-all": True, "show-inheritance": True}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 add_module_names = False
@@ -117,9 +117,9 @@ def write_reference(folder):
     for package, names in packages.items():
         title = "The commands and what they share" if package == "arcface_edu" else package
         text = [f"# {title}", ""]
-        for name in names if package == "arcface_edu" else [package, *names]:
-            if not any(vars(importlib.import_module(name)).get(key) for key in ("__doc__",)):
-                continue
+        if package != "arcface_edu" and importlib.import_module(package).__doc__:
+            text += ["```{eval-rst}", f".. automodule:: {package}", "```", ""]
+        for name in names:
             text += [f"## {name}", "", "```{eval-rst}", f".. automodule:: {name}", "```", ""]
         write_if_new(folder / f"{package.removeprefix('arcface_edu.')}.md", "\n".join(text))
     keep = {"index", *(package.removeprefix("arcface_edu.") for package in packages)}

@@ -28,7 +28,7 @@ class MarginSoftmax(nn.Module):
     """Softmax over s * cosine, with a margin on the true class (ArcFace, arXiv 1801.07698, eqs. 2 to 4).
 
     Args:
-        embedding_size: D.
+        embedding_size: Numbers in an embedding, D.
         num_classes: Of all ranks together.
         margin: (m1, m2, m3) of cos(m1*theta + m2) - m3: (1, 0.5, 0) ArcFace, (1, 0, 0.35) CosFace, (1.35, 0, 0) in the
             manner of SphereFace, (1, 0, 0) norm-softmax, or any mixture.
