@@ -586,6 +586,6 @@ check_head(my_head)
 # ## Further
 #
 # - [heads/margins.py](../arcface_edu/heads/margins.py): the formula, both gradients, and the line past π − m
-# - [heads/softmax.py](../arcface_edu/heads/softmax.py): `MarginSoftmax`, what every run trains with
+# - [heads/margin_softmax.py](../arcface_edu/heads/margin_softmax.py): `MarginSoftmax`, what every run trains with
 # - [course/figures/geometry.py](../arcface_edu/course/figures/geometry.py), [course/figures/margin_toys.py](../arcface_edu/course/figures/margin_toys.py): the pictures
 # - ArcFace, [arXiv 1801.07698](https://arxiv.org/abs/1801.07698); CosFace, [arXiv 1801.09414](https://arxiv.org/abs/1801.09414) (the bound on s); SphereFace, [arXiv 1704.08063](https://arxiv.org/abs/1704.08063); NormFace, [arXiv 1704.06369](https://arxiv.org/abs/1704.06369)

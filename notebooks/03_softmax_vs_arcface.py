@@ -470,7 +470,7 @@ assert abs(score["norm-softmax"] - score["2 dimensions"]) < 0.07
 #
 # - [course/eight_people.py](../arcface_edu/course/eight_people.py): the network, the training and `room`;
 #   [course/figures/eight_people.py](../arcface_edu/course/figures/eight_people.py): the circle and the sphere.
-# - [heads/softmax.py](../arcface_edu/heads/softmax.py) and [heads/margins.py](../arcface_edu/heads/margins.py): the heads, as
+# - [heads/margin_softmax.py](../arcface_edu/heads/margin_softmax.py) and [heads/margins.py](../arcface_edu/heads/margins.py): the heads, as
 #   every run of the package uses them.
 # - Try it: `train((1, 0, 0.35), 2)`, the CosFace that does not fit. Its room is −4.7°, hardly below 0: who gives way?
 # - ArcFace, [arXiv 1801.07698](https://arxiv.org/abs/1801.07698), figure 3; CosFace,

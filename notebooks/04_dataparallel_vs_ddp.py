@@ -549,7 +549,7 @@ check_average_gradients(average_gradients)
 #
 # - [course/workers.py](../arcface_edu/course/workers.py), [course/traffic.py](../arcface_edu/course/traffic.py) and
 #   [course/faults.py](../arcface_edu/course/faults.py): all that ran under torchrun here
-# - [training/distributed.py](../arcface_edu/training/distributed.py): how the trainer joins, averages, and ends when a
+# - [training/launch.py](../arcface_edu/training/launch.py): how the trainer joins, averages, and ends when a
 #   rank fails; [training/profiling.py](../arcface_edu/training/profiling.py): the timeline of a real run
 # - [planning/gpus.py](../arcface_edu/planning/gpus.py): what the cost model rests on
 # - PyTorch Distributed: Experiences on Accelerating Data Parallel Training, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704)

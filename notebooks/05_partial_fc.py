@@ -413,7 +413,7 @@ Panel(
 # ## Further
 #
 # - [heads/chunked.py](../arcface_edu/heads/chunked.py): both walks over the classes, in bits instead of nats because exp2 is faster
-# - [heads/partial_fc.py](../arcface_edu/heads/partial_fc.py): `PartialFC`, with its sample and its sharded table
+# - [heads/margin_softmax.py](../arcface_edu/heads/margin_softmax.py): `PartialFC`, with its sample and its sharded table
 # - [training/row_optim.py](../arcface_edu/training/row_optim.py): optimizers that step only the rows in use
 # - [course/shards.py](../arcface_edu/course/shards.py): what the two processes ran
 # - [docs/plan.md](../docs/plan.md): the plan beside 29 published runs

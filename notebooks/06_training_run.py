@@ -134,9 +134,8 @@ with torch.device("meta"):
         config = load_config("ms1mv3_r50", [word])
         head, model = build_head(config, config.num_classes), build_model(config.network, config.embedding_size)
         millions = sum(p.numel() for p in model.parameters()) / 1e6
-        print(
-            f"{word:20s} margin {head.margin}, {millions:5.1f} M parameters, {head.classes_per_step():,} centres a step"
-        )
+        used = round(head.sample_rate * head.num_classes)
+        print(f"{word:20s} margin {head.margin}, {millions:5.1f} M parameters, {used:,} centres a step")
 
 # %% [markdown]
 # ### momentum and weight_decay
@@ -266,8 +265,7 @@ assert all(torch.tensor(1.0, dtype=dtype) - 0.0001 == 1 for dtype in (torch.bflo
 # %%
 from arcface_edu.training.state import build_state
 
-
-learner = build_state(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float32)
+state = build_state(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float32)
 sizes = []
 
 
@@ -275,13 +273,13 @@ def note(layer, entering, out):
     out.register_hook(lambda gradient: sizes.append(gradient.abs().flatten()))
 
 
-for layer in learner.model.modules():
+for layer in state.model.modules():
     if isinstance(layer, torch.nn.Conv2d):
         layer.register_forward_hook(note)
 
 # %%
-learner.ready_for(64)
-learner.backward(learner.loss(torch.rand(64, 3, 112, 112) * 2 - 1, torch.randint(500, (64,))))
+state.set_train_mode(64)
+state.backward(state.loss(torch.rand(64, 3, 112, 112) * 2 - 1, torch.randint(500, (64,))))
 sizes = torch.cat(sizes)
 print(f"{len(sizes):,} gradients")
 sizes = sizes[torch.randint(len(sizes), (200_000,))].numpy()
@@ -305,15 +303,13 @@ Panel(lambda power: plot_number_formats(sizes, power), power=IntSlider(0, min=0,
 # halve; after 2,000 good steps, double. Here it is at work in the package's own step:
 
 # %%
-learner = build_state(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float16)
-learner.ready_for(8)
+state = build_state(load_config("drawn_faces"), 500, torch.device("cpu"), torch.float16)
 batch = torch.rand(8, 3, 112, 112) * 2 - 1, torch.arange(8)
 taken = []
 for _ in range(6):
-    scale, first = learner.scaler.get_scale(), next(learner.model.parameters()).detach().clone()
-    learner.backward(learner.loss(*batch))
-    taken.append(learner.update())
-    moved = not torch.equal(first, next(learner.model.parameters()))
+    scale, first = state.scaler.get_scale(), next(state.model.parameters()).detach().clone()
+    taken.append(state.step([batch]).updated)
+    moved = not torch.equal(first, next(state.model.parameters()))
     print(f"scale {scale:8,.0f}: {'stepped' if taken[-1] else 'overflow, step left out'}, weights moved: {moved}")
     assert moved == taken[-1]
 assert True in taken
@@ -583,7 +579,7 @@ check_rate(rate)
 # - [train.py](../arcface_edu/train.py), the loop, to be read from top to bottom; [configs/base.py](../arcface_edu/configs/base.py),
 #   every key
 # - [training/optim.py](../arcface_edu/training/optim.py), [training/precision.py](../arcface_edu/training/precision.py),
-#   [training/learner.py](../arcface_edu/training/learner.py), [training/checkpoint.py](../arcface_edu/training/checkpoint.py)
+#   [training/state.py](../arcface_edu/training/state.py), [training/checkpoint.py](../arcface_edu/training/checkpoint.py)
 # - [docs/plan.md](../docs/plan.md), the plan held against published runs
 # - Mixed precision: [1710.03740](https://arxiv.org/abs/1710.03740); the linear rule: [1706.02677](https://arxiv.org/abs/1706.02677);
 #   decay under normalisation: [1706.05350](https://arxiv.org/abs/1706.05350)
