@@ -106,6 +106,7 @@ def test_the_form_of_the_files(run, written):
     assert sizes[1] < 0.6 * sizes[0] and sizes[2] < 0.4 * sizes[0]
 
 
+@pytest.mark.slow
 def test_the_whole_embedding(run, pairs, tmp_path, capsys):
     export.main([str(word) for word in (run / "model.pt", "--onnx", tmp_path / "w.onnx", "--whole", "--pairs", pairs)])
     images = read_pairs(pairs)[0][:5]
@@ -116,6 +117,7 @@ def test_the_whole_embedding(run, pairs, tmp_path, capsys):
     assert json.loads(facts["training_config"]) == {}  # a file of weights knows nothing of its run
 
 
+@pytest.mark.slow
 def test_the_table(run, pairs, tmp_path, capsys):
     export.main([str(word) for word in (run, "--onnx", tmp_path / "x.onnx", "--int8", "--pairs", pairs)])
     said = capsys.readouterr().out
@@ -129,6 +131,7 @@ def test_the_table(run, pairs, tmp_path, capsys):
     assert f"{(tmp_path / 'x.onnx').stat().st_size / 1e6:.1f}" == rows[3][1]
 
 
+@pytest.mark.slow
 def test_a_graph_that_computes_something_else_is_not_written(run, pairs, tmp_path, monkeypatch, capsys):
     other = to_onnx(small_net(seed=1), {})
     monkeypatch.setattr(variants, "to_onnx", lambda model, facts: other)
@@ -137,6 +140,7 @@ def test_a_graph_that_computes_something_else_is_not_written(run, pairs, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_parity_sees_a_small_difference(pairs):
     """A thousandth of the weights' size is enough."""
     model, images = small_net(), read_pairs(pairs)[0][:4]

@@ -27,6 +27,7 @@ CURVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", CURVES)
 def test_the_losses_of_a_short_run_are_what_they_were(keys, drawn, tmp_path):
     words = ["network=r10", "embedding_size=64", "batch_size=20", "num_epoch=2", "lr=0.02", "fp16=False", "device=cpu"]

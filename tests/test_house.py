@@ -110,6 +110,7 @@ def test_imports_point_one_way():
     assert not wrong, "\n".join(["see MAY_IMPORT:", *wrong])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["arcface_edu", "arcface_edu.train", "arcface_edu.training.state", "arcface_edu.runs"]
 )

@@ -49,6 +49,7 @@ def test_keys_and_batch_from_the_command_line(tmp_path, capsys):
     assert "Partial FC" not in page
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_by_how_much_and_what_would(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from arcface_edu.planning import gpus

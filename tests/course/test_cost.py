@@ -9,6 +9,7 @@ from arcface_edu.planning.gpus import GPUS, time_on
 SIMPLE = Cost(forward=0.001, backward=0.002, head=0.0005, update=0.01, gradient=75e6)  # 0.1 s over 1 GB/s at 75 %
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::FutureWarning")  # a collective by a name of old would bring it into notebook 04
 def test_at_eight_gpus_it_is_the_planners_step():
     row = next(row for row in PUBLISHED if row.network == "r50" and row.classes == 93_431)

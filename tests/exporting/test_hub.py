@@ -73,6 +73,7 @@ def test_a_round_trip_changes_no_embedding(run, pairs, tmp_path):
         assert file.metadata() == {"format": "pt"}  # without it, transformers refuses to load
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_folder_as_it_takes_the_run(run, pairs, drawn, tmp_path, monkeypatch, capsys):
     hub(run, "--hub", tmp_path / "face", "--license", "mit")
     monkeypatch.chdir(tmp_path)

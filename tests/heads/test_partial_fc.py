@@ -177,6 +177,7 @@ def close(actual, expected):
     torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=1e-6 * size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_every_gradient_equal_the_plain_version(found, case, world):
@@ -197,6 +198,7 @@ def test_loss_and_every_gradient_equal_the_plain_version(found, case, world):
         close(rank["target_cosine"], cosine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("case", [case for case in CASES if "sampled" in case])
 def test_a_sample_is_the_share_and_holds_everybody_in_the_batch(found, case, world):
@@ -209,6 +211,7 @@ def test_a_sample_is_the_share_and_holds_everybody_in_the_batch(found, case, wor
         assert len(used) == len(set(used)) == max(len(positives), round(CASES[case][2]["sample_rate"] * len(own)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_centres_outside_the_sample_do_not_move_under_decay_and_momentum(found, world):
     resting = 0
@@ -237,6 +240,7 @@ def test_others_are_drawn_evenly_and_anew_at_each_step_and_rank():
     assert not torch.equal(head.sample(torch.tensor([3, 7])), samples[0])
 
 
+@pytest.mark.slow
 def test_centres_begin_alike_at_every_world_size_and_no_two_are_clones(found):
     tables = [torch.cat([rank["sampled"]["start"] for rank in found[world]]) for world in WORLDS]
     assert all(torch.equal(tables[0], table) for table in tables)
@@ -250,6 +254,7 @@ def test_centres_are_small_normal_numbers_also_across_blocks():
     assert not torch.equal(head.weight, PartialFC(4, 3000, seed=2).weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_behind_ddp_a_backbone_gets_the_gradient_of_one_process(found, world):
     torch.manual_seed(3)
@@ -260,6 +265,7 @@ def test_behind_ddp_a_backbone_gets_the_gradient_of_one_process(found, world):
         close(rank["backbone"], backbone.weight.grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_wrong_label_on_one_rank_is_named_on_all(found, world):
     owner = f" on rank {world - 1}" if world > 1 else ""
@@ -267,6 +273,7 @@ def test_a_wrong_label_on_one_rank_is_named_on_all(found, world):
         assert rank["wrong label"] == f"label 10{owner} is out of range: the head has 10 classes, numbered from 0."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_state_dict_is_the_whole_table_and_brings_back_weights_and_the_next_sample(found, world):
     ranks = [rank["table"] for rank in found[world]]

@@ -181,6 +181,7 @@ def softmax_of_a_part():
     return loss.detach(), head.weight.grad, head.bias.grad
 
 
+@pytest.mark.slow
 def test_plain_softmax_on_ranks_with_unlike_batches_is_that_of_one_process():
     expected = softmax_of_a_part()
     for found in run_on_ranks(softmax_of_a_part, [2])[2]:

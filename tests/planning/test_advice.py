@@ -11,6 +11,7 @@ from arcface_edu.planning.measure import measure_step
 CARD = Gpu("a card", 1.0, half=100, single=10, bandwidth=1000, link=100)
 
 
+@pytest.mark.slow
 def test_what_is_said_to_fit_fits_and_a_little_more_does_not():
     config = tiny("batch_size=256", "fp16=False", gpus=2)
     here = measure_step(config, 2, torch.float32)
@@ -24,6 +25,7 @@ def test_what_is_said_to_fit_fits_and_a_little_more_does_not():
     assert excess_memory(measure_step(with_keys(config, batch_size=batch + 16), 2, torch.float32), card) > 0
 
 
+@pytest.mark.slow
 def test_where_nothing_alone_is_enough_all_are_tried_together():
     config = tiny("batch_size=64", "fp16=False")
     here = measure_step(config, 1, torch.float32)

@@ -33,6 +33,7 @@ def faults():
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_not_taken_from_the_system_again():
     code = f"{FAULTS}\nbefore = faults()\ncpu.keep_freed_memory()\nfaults()\nprint(before, faults())"
     before, after = map(int, in_a_process(code, MALLOC_MMAP_THRESHOLD_="1000000"))

@@ -67,6 +67,7 @@ def test_people_in_the_plane_stand_where_their_embeddings_point():
     assert [line.get_xydata()[1].tolist() for line in ax.get_lines()] == [pytest.approx(c) for c in centres.tolist()]
 
 
+@pytest.mark.slow
 def test_animations_play_all_frames_and_hold_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr(animations, "HOLD", 2)
     histories, labels = plane()
