@@ -29,8 +29,8 @@ class Step(NamedTuple):
     hidden: float  # messages that travel meanwhile: no part of the step's length
 
 
-def cost_of(network, gpu="v100"):
-    """Cost of one rank of the published run of `network` with the seed's classes, by the planner."""
+def cost_of(network: str, gpu: str = "v100") -> Cost:
+    """Return the cost of one rank of the published run of `network` with MS1MV3's classes, by the planner."""
     row = next(row for row in PUBLISHED if (row.gpu, row.network, row.classes) == (gpu, network, SEED_CLASSES))
     measured = plan_published(row)
     backward = [op for op in measured.operations if op.phase == "backward"]
@@ -40,8 +40,8 @@ def cost_of(network, gpu="v100"):
     return Cost(forward, half.network / images, whole.head / images, whole.update, 4 * measured.parameters)
 
 
-def step_of(cost, way, ranks, batch, bandwidth):
-    """One step of `ranks` GPUs with `batch` images each, over links of `bandwidth` GB/s.  returns: Step.
+def step_of(cost: Cost, way: str, ranks: int, batch: int, bandwidth: float) -> Step:
+    """Return the time of one step of `ranks` GPUs with `batch` images each, over links of `bandwidth` GB/s.
 
     DataParallel sends the weights out and adds the gradients up on GPU 0, which alone computes the head of all images
     and the update, while nothing else goes on. DDP's all-reduce, round a ring, hides behind the backward pass.
@@ -57,20 +57,22 @@ def step_of(cost, way, ranks, batch, bandwidth):
     return Step(compute, travel - hidden, hidden)
 
 
-def rate(cost, way, ranks, batch, bandwidth):
-    """Images/s of all GPUs."""
+def rate(cost: Cost, way: str, ranks: int, batch: int, bandwidth: float) -> float:
+    """Return images/s of all GPUs."""
     step = step_of(cost, way, ranks, batch, bandwidth)
     return ranks * batch / (step.compute + step.waiting)
 
 
-def published_rates(network, gpu="v100", most=125_000):
-    """[(images/s, classes, way)] of the published runs that `cost_of` can be held against: few classes, all of them."""
+def published_rates(network: str, gpu: str = "v100", most: int = 125_000) -> list[tuple[float, int, str]]:
+    """Return [(images/s, classes, way)] of the published runs to compare `cost_of` with: few classes, none sampled."""
     rows = [row for row in PUBLISHED if (row.gpu, row.network, row.sample_rate) == (gpu, network, 1)]
     return [(row.speed, row.classes, row.way) for row in rows if row.classes <= most]
 
 
-def speeds(cost, ranks, batch, bandwidth, most=64):
-    """What `plot_scaling` draws: numbers of ranks (R,), dict way -> images/s (R,), dict way -> Step in ms."""
+def speeds(
+    cost: Cost, ranks: int, batch: int, bandwidth: float, most: int = 64
+) -> tuple[list[int], dict[str, list[float]], dict[str, Step]]:
+    """Return what `plot_scaling` draws: numbers of ranks (R,), and for each way images/s (R,) and its Step in ms."""
     counts = list(range(1, most + 1))
     rates = {way: [rate(cost, way, count, batch, bandwidth) for count in counts] for way in WAYS}
     steps = {way: Step(*(1000 * part for part in step_of(cost, way, ranks, batch, bandwidth))) for way in WAYS}

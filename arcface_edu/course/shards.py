@@ -6,14 +6,19 @@
 Rank 0 tells what happened; its last line is the same as JSON, for a notebook to read.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_edu.cli import cli_main
 from arcface_edu.course.tasks import largest_difference, run_task
 from arcface_edu.heads import PartialFC, target_logit
 from arcface_edu.training.collectives import all_gather_object
+from arcface_edu.training.launch import World
 from arcface_edu.training.row_optim import RowSGD
 
 BATCH = 8  # images per process
@@ -22,11 +27,11 @@ MARGIN, SCALE = (1.0, 0.5, 0.0), 64.0
 
 
 @cli_main
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     run_task("arcface_edu.course.shards", __doc__, TASKS, argv)
 
 
-def sharded_softmax(embeddings, labels, centres, first_class):
+def sharded_softmax(embeddings: Tensor, labels: Tensor, centres: Tensor, first_class: int) -> Tensor:
     """Loss of N images against all classes, of which each process holds some; the backward pass included.
 
     embeddings: (N, D) and labels: (N,) of all processes' images, the same everywhere; they get their gradient.
@@ -46,11 +51,11 @@ def sharded_softmax(embeddings, labels, centres, first_class):
         total, true = sums
         error = exps / total[:, None] - is_true.float()  # d loss / d logits
     logits.backward(error / len(labels))  # back through margin and cosine: nothing of it leaves the process
-    dist.all_reduce(embeddings.grad)  # each rank knows what its own classes want of an embedding
+    dist.all_reduce(grad_of(embeddings))  # each rank knows what its own classes want of an embedding
     return (top + total.log() - true).mean()
 
 
-def softmax(world):
+def softmax(world: World) -> dict[str, Any]:
     """the sharded softmax by hand, beside one process that holds everything and beside PartialFC"""
     embeddings, labels = draw_batch(BATCH * world.size)
     mine = slice(BATCH * world.rank, BATCH * (world.rank + 1))
@@ -59,10 +64,10 @@ def softmax(world):
     own = embeddings[mine].clone().requires_grad_()
     loss = head(own, labels[mine])
     loss.backward()
-    package = loss, torch.cat(all_gather_object(own.grad / world.size)), head.weight.grad  # DDP would divide by it
+    package = loss, torch.cat(all_gather_object(grad_of(own) / world.size)), grad_of(head.weight)  # DDP would divide
 
     centres, everything = head.weight.detach().clone().requires_grad_(), embeddings.clone().requires_grad_()
-    by_hand = sharded_softmax(everything, labels, centres, head.first_class), everything.grad, centres.grad
+    by_hand = sharded_softmax(everything, labels, centres, head.first_class), grad_of(everything), grad_of(centres)
 
     table = torch.cat(all_gather_object(head.weight.detach())).requires_grad_()  # (PEOPLE, D), for the comparison alone
     images = embeddings.clone().requires_grad_()
@@ -71,7 +76,7 @@ def softmax(world):
     loss = F.cross_entropy(SCALE * torch.where(marked, target_logit(logits, MARGIN), logits), labels)
     loss.backward()
     rows = slice(head.first_class, head.first_class + len(centres))
-    one_process = loss, images.grad, table.grad[rows]
+    one_process = loss, grad_of(images), grad_of(table)[rows]
 
     parts = "loss", "gradient of embeddings", "gradient of centres"
     holds = all_gather_object([rows.start, rows.stop - 1])
@@ -91,7 +96,7 @@ def softmax(world):
     return dict(equal=equal, loss=loss.item(), apart=apart, holds=holds, numbers_sent=numbers, table=table.numel())
 
 
-def sample(world):
+def sample(world: World) -> dict[str, Any]:
     """which centres take part in one step at a sample rate of 0.1, and which of them it moves"""
     embeddings, labels = draw_batch(BATCH * world.size)
     mine = slice(BATCH * world.rank, BATCH * (world.rank + 1))
@@ -99,7 +104,7 @@ def sample(world):
     optimizer = RowSGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     before = head.weight.detach().clone()
     head(embeddings[mine].requires_grad_(), labels[mine]).backward()
-    rows = head.weight.grad._indices()[0]  # of the sparse gradient: the centres in use
+    rows = grad_of(head.weight)._indices()[0]  # of the sparse gradient: the centres in use
     optimizer.step()
     people = labels.unique() - head.first_class
     people = people[(people >= 0) & (people < len(head.weight))]  # of the batch, those whose centre is here
@@ -118,7 +123,13 @@ def sample(world):
     return dict(ranks=ranks)
 
 
-def draw_batch(size):
+def grad_of(tensor: Tensor) -> Tensor:
+    """Return the gradient that a backward pass has left in a tensor."""
+    assert tensor.grad is not None
+    return tensor.grad
+
+
+def draw_batch(size: int) -> tuple[Tensor, Tensor]:
     """embeddings (size, D) and labels (size,), the same on every rank"""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(size, DIMENSION, generator=generator), torch.randint(PEOPLE, (size,), generator=generator)

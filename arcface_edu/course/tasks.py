@@ -2,12 +2,22 @@
 
 import argparse
 import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
 
 from arcface_edu.errors import ConfigError
 from arcface_edu.training.launch import join_world
 
 
-def run_task(module, doc, tasks, argv=None, **arguments):
+def run_task(
+    module: str,
+    doc: str | None,
+    tasks: Mapping[str, Callable[..., dict[str, Any]]],
+    argv: Sequence[str] | None = None,
+    **arguments: dict[str, dict[str, Any]],
+) -> None:
     """Run the task that argv names, in this process of several, and print its result as JSON: the last line.
 
     Args:
@@ -27,7 +37,7 @@ def run_task(module, doc, tasks, argv=None, **arguments):
     )
     commands = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for name, task in tasks.items():
-        command = commands.add_parser(name, help=task.__doc__.splitlines()[0])
+        command = commands.add_parser(name, help=(task.__doc__ or "").splitlines()[0])
         for flag, words in arguments.get(name, {}).items():
             command.add_argument(flag, **words)
     options = vars(parser.parse_args(argv))
@@ -39,6 +49,6 @@ def run_task(module, doc, tasks, argv=None, **arguments):
         print(json.dumps(dict(task=name, processes=world.size, **result)))
 
 
-def largest_difference(found, expected):
-    """The largest difference of two tensors, as a share of the largest number expected."""
+def largest_difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors, as a share of the largest number expected."""
     return ((found - expected).abs().max() / expected.abs().max()).item()

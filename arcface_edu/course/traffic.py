@@ -1,24 +1,29 @@
 """What travels between processes, by hand and counted: tasks of `arcface_edu.course.workers`."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import profile, record_function, schedule
 
 from arcface_edu.config import load_config
+from arcface_edu.course.tasks import largest_difference
 from arcface_edu.models import build_model
 from arcface_edu.training.collectives import all_gather_object
+from arcface_edu.training.launch import World
 from arcface_edu.training.parallel import sync_gradients, wrap_parallel
 from arcface_edu.training.profiling import length, read_timeline
 
 ONE, SEVERAL = "one bucket", "buckets of 1 MB"
 
 
-def ring(world, numbers=1_000_000):
+def ring(world: World, numbers: int = 1_000_000) -> dict[str, Any]:
     """A sum over all ranks, made of sends to the next rank alone; the bytes of each are counted"""
     tensor = torch.rand(numbers, generator=torch.Generator().manual_seed(world.rank))
     by_ring, by_c10d = tensor.clone(), tensor.clone()
@@ -37,7 +42,7 @@ def ring(world, numbers=1_000_000):
     return dict(equal=equal, bytes=tensor.nbytes, sent=all_gather_object(sent), contributions=contributions)
 
 
-def ring_all_reduce(tensor, world):
+def ring_all_reduce(tensor: Tensor, world: World) -> Iterator[int]:
     """Sum a tensor (P,) over all ranks in place, in 2 (N - 1) steps.  yields: the bytes this rank has sent in each.
 
     In the first N - 1 steps a chunk goes round and gathers what each rank has of it; in the others its sum goes round.
@@ -47,7 +52,7 @@ def ring_all_reduce(tensor, world):
     for step in range(2 * (world.size - 1)):
         leaving, arriving = (chunks[(world.rank - step - later) % world.size] for later in (0, 1))
         message = torch.empty_like(arriving)
-        sending = dist.isend(leaving, following)
+        sending = cast(dist.Work, dist.isend(leaving, following))
         dist.recv(message, preceding)
         sending.wait()  # all send at once: a plain send, one after the other, could wait for ever
         if step < world.size - 1:
@@ -57,14 +62,14 @@ def ring_all_reduce(tensor, world):
         yield leaving.nbytes
 
 
-def buckets(world, batch=16):
+def buckets(world: World, batch: int = 16) -> dict[str, Any]:
     """DDP: gradients that travel while the backward pass goes on, and gradients that wait for its end; recorded"""
     timelines, messages = {}, {}
     images = draw_images(world, batch)
     for way, megabytes in ((ONE, 1000), (SEVERAL, 1)):
         config = load_config("drawn_faces", [f"ddp_bucket_mb={megabytes}"])
-        together = wrap_parallel(build("r10"), config, torch.device("cpu"))
-        line, messages[way] = record(together, images, count_messages(together))
+        ddp = wrap_parallel(build("r10"), config, torch.device("cpu"))
+        line, messages[way] = record(ddp, images, count_messages(ddp))
         timelines[way] = [in_plain_lists(line) for line in all_gather_object(line)]
         travels, hidden = (length(line[kind]) for kind in ("communication", "hidden"))
         print(f"{way:15s} messages a step: {messages[way]}; on their way for {travels:.0f} ms,", end=" ")
@@ -72,17 +77,17 @@ def buckets(world, batch=16):
     return dict(messages=messages, timelines=timelines)
 
 
-def in_plain_lists(timeline):
+def in_plain_lists(timeline: dict[str, Any]) -> dict[str, Any]:
     return {kind: spans if kind == "phases" else spans.tolist() for kind, spans in timeline.items()}
 
 
-def record(together, images, sent, skipped=2):
+def record(ddp: nn.Module, images: Tensor, sent: list[int], skipped: int = 2) -> tuple[dict[str, Any], int]:
     """(timeline of one step, see `read_timeline`; its number of messages). The first steps are unlike all others."""
-    optimizer = torch.optim.SGD(together.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(ddp.parameters(), lr=1e-3)
 
-    def step():
+    def step() -> None:
         with record_function("forward: network"):
-            loss = together(images).square().mean()
+            loss = ddp(images).square().mean()
         with record_function("backward"):
             loss.backward()
         with record_function("update"):
@@ -100,43 +105,42 @@ def record(together, images, sent, skipped=2):
         return read_timeline(trace), len(sent)
 
 
-def accumulate(world, micro_batches=4):
+def accumulate(world: World, micro_batches: int = 4) -> dict[str, Any]:
     """A step of several backward passes: with a message after each, and with `no_sync` until the last"""
     gradients, messages, megabytes = {}, {}, {}
     for way in ("after each", "after the last"):
-        together = DistributedDataParallel(build("r10"))
-        sent = count_messages(together)
+        ddp = DistributedDataParallel(build("r10"))
+        sent = count_messages(ddp)
         for number, images in enumerate(draw_images(world, micro_batches * 2).chunk(micro_batches)):
-            last = number == micro_batches - 1
-            with sync_gradients([together], enabled=last or way == "after each"):  # else within together.no_sync()
-                (together(images).square().mean() / micro_batches).backward()
-        gradients[way] = torch.cat([p.grad.flatten() for p in together.parameters() if p.grad is not None])
+            is_last = number == micro_batches - 1
+            with sync_gradients([ddp], enabled=is_last or way == "after each"):  # else within ddp.no_sync()
+                (ddp(images).square().mean() / micro_batches).backward()
+        gradients[way] = torch.cat([p.grad.flatten() for p in ddp.parameters() if p.grad is not None])
         messages[way], megabytes[way] = len(sent), sum(sent) / 1e6
         print(f"gradients travel {way:14s}  {messages[way]:3} messages, {megabytes[way]:6.1f} MB a step")
-    each, last = gradients.values()
-    difference = ((each - last).abs().max() / last.abs().max()).item()
+    difference = largest_difference(*gradients.values())
     print(f"largest difference between the two gradients: {difference:.0e} of the largest number in them")
     return dict(messages=messages, megabytes=megabytes, difference=difference)
 
 
-def count_messages(together):
-    """A list to which every message of a DistributedDataParallel adds its bytes; it averages as before."""
-    sent = []
+def count_messages(ddp: nn.Module) -> list[int]:
+    """Return a list to which every message of a DistributedDataParallel adds its bytes; it averages as before."""
+    sent: list[int] = []
 
-    def hook(group, bucket):
+    def hook(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
         sent.append(bucket.buffer().nbytes)
         return default_hooks.allreduce_hook(group, bucket)
 
-    together.register_comm_hook(None, hook)
+    cast(DistributedDataParallel, ddp).register_comm_hook(None, hook)
     return sent
 
 
-def build(network):
-    """The same network on all ranks, its BN at rest."""
+def build(network: str) -> nn.Module:
+    """Build the same network on all ranks, its BN at rest."""
     torch.manual_seed(0)
     return build_model(network).eval()
 
 
-def draw_images(world, count):
-    """Noise in [-1, 1], (count, 3, 112, 112), another on each rank."""
+def draw_images(world: World, count: int) -> Tensor:
+    """Draw noise in [-1, 1], (count, 3, 112, 112), another on each rank."""
     return torch.rand(count, 3, 112, 112, generator=torch.Generator().manual_seed(world.rank)) * 2 - 1

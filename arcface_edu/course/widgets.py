@@ -8,10 +8,15 @@ GitHub or in the course's HTML pages, the very same picture stands still: a pane
 
 import base64
 import io
+from collections.abc import Callable
+from typing import Any
 
 import anywidget
 import ipywidgets
+import numpy as np
 import traitlets
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 WIDGET = "application/vnd.jupyter.widget-view+json"  # how a notebook's output refers to a live widget
 
@@ -77,7 +82,9 @@ class Panel(ipywidgets.VBox):
             figure from its lower left corner, that returns a dict of new values of controls.
     """
 
-    def __init__(self, plot, drag=None, **controls):
+    def __init__(
+        self, plot: Callable[..., Figure], drag: Callable[..., dict[str, Any]] | None = None, **controls: Any
+    ) -> None:
         self.plot, self.drag, self.controls = plot, drag, controls
         self.picture = Picture(drags=drag is not None)
         self.redraw()
@@ -86,11 +93,13 @@ class Panel(ipywidgets.VBox):
         self.picture.observe(self.dragged, "pointer")
         super().__init__([self.picture, *controls.values()])
 
-    def redraw(self, _=None):
+    def redraw(self, _: Any = None) -> None:
         self.figure = self.plot(**{name: control.value for name, control in self.controls.items()})
         self.picture.png = png_of(self.figure)
 
-    def dragged(self, change):
+    def dragged(self, change: Any) -> None:
+        if self.drag is None:
+            return
         moved = self.drag(self.figure, *change.new)
         # All controls at once, and one new picture: the state in between is none that anybody asked for.
         for control in self.controls.values():
@@ -101,18 +110,18 @@ class Panel(ipywidgets.VBox):
             control.observe(self.redraw, "value")
         self.redraw()
 
-    def _repr_mimebundle_(self, **options):
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         data = super()._repr_mimebundle_(**options)
         return data | {"image/png": base64.b64encode(self.picture.png).decode()}
 
 
-def png_of(figure):
-    """A figure as PNG bytes, of its full size, so that a place on it is a place in the picture."""
+def png_of(figure: Figure) -> bytes:
+    """Return a figure as PNG bytes, of its full size, so that a place on it is a place in the picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi)
     return buffer.getvalue()
 
 
-def place_in(ax, x, y):
-    """Where a point, as shares of the figure, lies in an ax: its data coordinates."""
+def place_in(ax: Axes, x: float, y: float) -> np.ndarray:
+    """Return where a point, as shares of the figure, lies in an ax: its data coordinates."""
     return ax.transData.inverted().transform(ax.figure.transFigure.transform((x, y)))

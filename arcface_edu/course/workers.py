@@ -15,10 +15,12 @@ Rank 0 tells what happened; its last line is the same as JSON, for a notebook to
 
 import os
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import rpc
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -30,13 +32,14 @@ from arcface_edu.data.loader import ShuffledBatches
 from arcface_edu.heads import MarginSoftmax
 from arcface_edu.models import build_model
 from arcface_edu.training.collectives import all_gather_object
+from arcface_edu.training.launch import World
 
 BATCH = 8  # images per process
 PEOPLE, DIMENSION = 20, 128
 
 
 @cli_main
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     help_of_sum = "sum: what it is like to forget the division"
     operation = {"--operation": dict(choices=("mean", "sum"), default="mean", help=help_of_sum)}
     run_task("arcface_edu.course.workers", __doc__, TASKS, argv, all_reduce=operation)
@@ -45,7 +48,7 @@ def main(argv=None):
 class Learner(nn.Module):
     """Network and head in one: a batch in, its mean loss out. On every rank the same, since it follows from a seed."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.network = build_model("r10", DIMENSION)
@@ -53,23 +56,23 @@ class Learner(nn.Module):
         # BN in training normalises over the batch at hand: then a part's gradient is no part of the whole's.
         self.network.eval()
 
-    def forward(self, images, labels):
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.head(self.network(images), labels)
 
 
-def draw_batch(size):
+def draw_batch(size: int) -> tuple[Tensor, Tensor]:
     """images (size, 3, 112, 112) in [-1, 1] and labels (size,)"""
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(size, 3, 112, 112, generator=generator) * 2 - 1
     return images, torch.randint(PEOPLE, (size,), generator=generator)
 
 
-def gradients(module):
+def gradients(module: nn.Module) -> Tensor:
     """All gradients of a module in one row, (P,)."""
     return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
 
 
-def all_reduce(world, operation="mean"):
+def all_reduce(world: World, operation: str = "mean") -> dict[str, Any]:
     """c10d: average gradients over processes by hand, as DDP does"""
     images, labels = draw_batch(BATCH * world.size)
     mine = slice(BATCH * world.rank, BATCH * (world.rank + 1))
@@ -108,7 +111,7 @@ def all_reduce(world, operation="mean"):
     return dict(operation=operation, equal=equal, **found)
 
 
-def remote_calls(world):
+def remote_calls(world: World) -> dict[str, Any]:
     """RPC: read class centres that another process holds, and have it compute a logit"""
     with warnings.catch_warnings():  # init_rpc itself calls torch in a way that torch 2.15 warns of
         warnings.filterwarnings("ignore", "You are using a Backend")
@@ -131,17 +134,17 @@ def remote_calls(world):
     return result
 
 
-def draw_centres():
+def draw_centres() -> Tensor:
     return torch.randn(PEOPLE, DIMENSION, generator=torch.Generator().manual_seed(2))
 
 
-def logit_at_the_owner(centres, embedding, label):
+def logit_at_the_owner(centres: Any, embedding: Tensor, label: int) -> tuple[Tensor, str]:
     """Runs where the centres are.  centres: the reference to them.  returns: s * cosine, this process's name."""
     centre = centres.local_value()[label]
     return 64 * F.cosine_similarity(embedding, centre, dim=0), rpc.get_worker_info().name
 
 
-def shuffle(world, images=960):
+def shuffle(world: World, images: int = 960) -> dict[str, Any]:
     """Sampling: the images of an epoch, when each process takes its own slice and when all forget their rank"""
     seen = {}
     for way, rank in (("own slice", world.rank), ("rank forgotten", 0)):
@@ -153,9 +156,9 @@ def shuffle(world, images=960):
     return dict(images=images, different=seen)
 
 
-def head_apart(world, steps=30):
+def head_apart(world: World, steps: int = 30) -> dict[str, Any]:
     """Centres outside DDP: each process steps its own, and soon they are no longer the same"""
-    degrees = {}
+    degrees: dict[str, list[float]] = {}
     for way in ("inside DDP", "outside DDP"):
         torch.manual_seed(3)
         head = MarginSoftmax(DIMENSION, PEOPLE)

@@ -1,6 +1,7 @@
 """Checks of notebook 04: what a rank does with its gradients."""
 
 import threading
+from typing import Any
 from unittest import mock
 
 import torch
@@ -80,13 +81,14 @@ class ThreadWorld:
     """
 
     def __init__(self, size):
-        self.size, self.calls, self.held = size, [0] * size, [None] * size
+        self.size, self.calls = size, [0] * size
+        self.held: list[Any] = [None] * size  # what each passes on
         self.mine = threading.local()
         self.meeting = threading.Barrier(size, timeout=PATIENCE)
 
     def run(self, function):
         """Call function(rank) on every rank.  returns: the error of each, or None."""
-        errors = [None] * self.size
+        errors: list[Exception | None] = [None] * self.size
 
         def live(rank):
             self.mine.rank = rank
@@ -96,11 +98,11 @@ class ThreadWorld:
                 errors[rank] = error
                 self.meeting.abort()
 
-        stand_ins = dict(
+        fakes: dict[str, Any] = dict(
             all_reduce=self.all_reduce, get_rank=lambda *_: self.mine.rank, get_world_size=lambda *_: self.size
         )
         threads = [threading.Thread(target=live, args=(rank,)) for rank in range(self.size)]
-        with mock.patch.multiple(dist, **stand_ins):
+        with mock.patch.multiple(dist, **fakes):
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -43,7 +43,7 @@ def check_rate(rate):
     """Hold rate(step) against the schedule of `ms1mv3_r50` on 8 GPUs.  returns: whether it is right; prints why not."""
     config = load_config("ms1mv3_r50")
     right = Schedule.of(config, config.num_image, GPUS)
-    first, second, third = right.decay_steps
+    first, second, third = right.decay_steps or ()
     try:
         said = {step: rate(step) for step in (0, first - 1, first, second - 1, second, third, right.total_steps - 1)}
     except Exception as error:  # whatever a learner's function raises is said to the learner

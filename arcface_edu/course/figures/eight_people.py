@@ -50,7 +50,8 @@ def plot_lengths(embeddings, labels, centres, titles=("", "")):
     draw_plane(plane, embeddings, labels, centres)
     dress(raw, "", "first number of the embedding", "second")
     for person, color in enumerate(PEOPLE[: len(centres)]):
-        raw.scatter(*np.asarray(embeddings)[np.asarray(labels) == person].T, s=9, color=color, linewidths=0)
+        x, y = np.asarray(embeddings)[np.asarray(labels) == person].T
+        raw.scatter(x, y, s=9, color=color, linewidths=0)
     raw.plot(0, 0, "+", color=INK, markersize=12)
     raw.set_aspect("equal", adjustable="datalim")
     for panel, title in zip((raw, plane), titles, strict=True):

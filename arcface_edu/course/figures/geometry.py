@@ -70,7 +70,7 @@ def plot_target_logits(margins, at=60.0, ax=None):
         ax.plot(ANGLES[~turned], logits[~turned], color=color, linewidth=2, label=name)
         ax.plot(ANGLES[turned], logits[turned], color=color, linewidth=2, linestyle=":")
     values = {name: float(logit_at(np.array([at]), margin)[0]) for name, margin in margins.items()}
-    high, low = max(values, key=values.get), min(values, key=values.get)
+    high, low = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
     ax.axvline(at, color=FAINT, linewidth=1.2, linestyle="--")
     ax.set(xlim=(0, 180), xticks=range(0, 181, 30))
     title = f"At {at:.0f}° {high} marks {values[high]:.2f}, {low} {values[low]:.2f}"

@@ -80,8 +80,8 @@ def draw_angles(ax, degrees, is_same, examples):
         above = dict(xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", va="bottom")
         style = dict(fontsize=SMALL_SIZE + 0.5, color=color, fontweight="bold")
         ax.annotate(f"{name}: {angle:.0f}°", (mean, 1.02), (0, 6), **above, **style)
-    for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
+    for spine in ("top", "right", "left"):
+        ax.spines[spine].set_visible(False)
     ax.spines["bottom"].set_color(FAINT)
     ax.set_yticks([])
     ax.set_xticks(range(0, 181, 30), [f"{tick}°" for tick in range(0, 181, 30)], fontsize=SMALL_SIZE, color=INK)

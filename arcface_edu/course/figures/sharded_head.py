@@ -77,7 +77,7 @@ def plot_memory_bars(classes, gpus, batch, rate, limit=80):
     gap = 0.012 * most
     for row, held in enumerate(ways.values()):
         parts = {kind: size / GIB for kind, size in held.items()}
-        stack(ax, parts, KINDS.values(), y=row, wide=math.inf, key=row == 0)
+        stack(ax, parts, list(KINDS.values()), y=row, wide=math.inf, key=row == 0)
         # On a white ground, since the line of the limit may pass behind.
         ground = dict(facecolor="white", edgecolor="none", pad=1)
         end = sum(parts.values())
