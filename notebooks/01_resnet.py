@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | where a gradient dies, how far one cell of a map can look, what the published sizes are made of |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 0.8 minutes on two cores |
+# | takes | 0.2 minutes on two cores |
 # | after | [02 · The angle and the margin](02_angular_margin.ipynb) |
 
 # %% [markdown]

@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | a circle and a sphere filling with people; a scale too small, a margin too large; strangers among friends |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 1.7 minutes on two cores |
+# | takes | 0.9 minutes on two cores |
 # | before | [02 · The angle and the margin](02_angular_margin.ipynb) |
 # | after | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 

@@ -11,7 +11,7 @@
 # |---|---|
 # | you will see | two ways to train on many GPUs, a gradient on its way round a ring, a measured timeline, five faults |
 # | you need | basic PyTorch; no GPU, and nothing is downloaded |
-# | takes | 2.0 minutes on two cores |
+# | takes | 1.3 minutes on two cores |
 # | before | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 # | after | [05 · A million people](05_partial_fc.ipynb) |
 

@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | a softmax that never holds its logits, two processes that share one, and a loss that is wrong by ln 10 on purpose |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 1.1 minutes on two cores |
+# | takes | 0.6 minutes on two cores |
 # | before | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 # | after | [06 · A training run from start to end](06_training_run.ipynb) |
 

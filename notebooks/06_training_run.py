@@ -8,7 +8,7 @@
 # |---|---|
 # | you will see | a run from its config to its verification; fp16 overflowing; six runs and their diagnoses |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 5.4 minutes on two cores |
+# | takes | 3.5 minutes on two cores |
 # | before | [05 · A million people](05_partial_fc.ipynb) |
 # | after | [07 · How good is it?](07_benchmark.ipynb) |
 

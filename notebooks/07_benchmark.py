@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | thresholds, ROC, intervals, templates, a search, one threshold that is unfair to some |
 # | you need | basic PyTorch; nothing is downloaded, but 5 MB of real faces for the last part, where there is a network |
-# | takes | 0.8 minutes on two cores |
+# | takes | 0.5 minutes on two cores |
 # | before | [06 · A training run from start to end](06_training_run.ipynb) |
 
 # %% [markdown]
