@@ -20,6 +20,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from latex2mathml.converter import convert as to_mathml
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
@@ -33,6 +34,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 MINUTES = re.compile(r"\d+\.\d minutes on two cores")  # on the card; measured when the notebook is run
 FOLDED = re.compile(r"<details>(<summary>.*?</summary>)(.*?)</details>", re.DOTALL)
+# A formula in a text, but not what stands in code.
+FORMULA = re.compile(r"(```.*?```|`[^`\n]+`)|\$\$(.+?)\$\$|\$((?:[^$\n]|\n(?!\n))+?)\$", re.DOTALL)
 CONTENTS = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>ArcFace, by running it</title>
 <style>body {{ font: 18px/1.7 system-ui, sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}
@@ -163,9 +166,11 @@ def write_pages(scripts, folder):
     for script in scripts:
         notebook = nbformat.read(script.with_suffix(".ipynb"), 4)
         title = re.search(r"^# (.+)", notebook.cells[0].source).group(1)
+        # A cell that only tests what the one before has shown is for the kernel.
+        notebook.cells = [cell for cell in notebook.cells if "test" not in cell.metadata.get("tags", [])]
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = FOLDED.sub(fold, cell.source)
+                cell.source = FOLDED.sub(fold, FORMULA.sub(typeset, cell.source))
         page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(HERE)}})
         # Links between notebooks lead from page to page.
         page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)
@@ -173,6 +178,12 @@ def write_pages(scripts, folder):
         rows.append(f'<li><a href="{script.stem}.html">{title}</a></li>')
     (folder / "index.html").write_text(CONTENTS.format("\n".join(rows)))
     print(f"{len(rows)} pages: {folder / 'index.html'}")
+
+
+def typeset(found: re.Match[str]) -> str:
+    """Return a LaTeX formula as MathML, which a browser draws by itself; MathJax would have to be loaded."""
+    code, display, inline = found.groups()
+    return code or to_mathml((display or inline).strip(), display="block" if display else "inline")
 
 
 def fold(found):

@@ -83,7 +83,7 @@ def exercise(script):
 @every_notebook
 def test_the_solution_passes_its_check_and_the_empty_cell_does_not(script, capsys):
     for cell, solution in exercise(script):
-        *attempt, call = cell.splitlines()
+        *attempt, call = cell.rstrip(";").splitlines()  # IPython shows no value before a semicolon
         names = {}
         exec("\n".join(attempt), names)
         assert eval(call, names) is False
@@ -129,6 +129,28 @@ def test_new_text_keeps_the_outputs_and_new_code_does_not(tmp_path, monkeypatch,
         assert len(runs) == count
         assert make_notebooks.texts(kept(script)) == make_notebooks.texts(jupytext.read(script))
         assert text_of(outputs(kept(script))[0]) == "42\n"
+
+
+def test_pages_draw_formulas_without_loading_anything_and_leave_tests_out(tmp_path):
+    text = r"""# Try
+
+$x_1$ in
+$$\frac{a}{b} \sum_i c_i$$
+and `$code$`.
+
+<details><summary>Hint</summary>
+
+$\theta$
+</details>"""
+    new = nbformat.v4
+    tested = new.new_code_cell("assert x == 1", metadata={"tags": ["test"]})
+    notebook = new.new_notebook(cells=[new.new_markdown_cell(text), new.new_code_cell("x = 1"), tested])
+    nbformat.write(notebook, tmp_path / "09_try.ipynb")
+    make_notebooks.write_pages([tmp_path / "09_try.py"], tmp_path / "pages")
+    page = (tmp_path / "pages" / "09_try.html").read_text()
+    assert page.count("<math ") == 3 and page.count('display="block"') == 1
+    assert "<mfrac>" in page and "$code$" in page and r"\frac" not in page and "$x_1$" not in page
+    assert page.count("jp-InputArea-editor") - page.count(".jp-InputArea-editor") == 1
 
 
 def test_a_notebook_reaches_what_it_imports_what_that_imports_and_what_it_runs():
