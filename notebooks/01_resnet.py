@@ -13,9 +13,6 @@
 # | takes | 0.2 minutes on two cores |
 # | after | [02 · The angle and the margin](02_angular_margin.ipynb) |
 
-# %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
-
 # %%
 from arcface_edu.course.notebook import begin
 

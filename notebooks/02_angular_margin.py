@@ -14,9 +14,6 @@
 # | before | [01 · A network that can be deep](01_resnet.ipynb) |
 # | after | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 
-# %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
-
 # %%
 from arcface_edu.course.notebook import begin
 

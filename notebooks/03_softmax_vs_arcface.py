@@ -14,9 +14,6 @@
 # | before | [02 · The angle and the margin](02_angular_margin.ipynb) |
 # | after | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 
-# %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
-
 # %%
 from arcface_edu.course.notebook import begin
 

@@ -15,9 +15,6 @@
 # | before | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 # | after | [05 · A million people](05_partial_fc.ipynb) |
 
-# %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
-
 # %%
 from arcface_edu.course.notebook import begin
 

@@ -12,9 +12,6 @@
 # | before | [05 · A million people](05_partial_fc.ipynb) |
 # | after | [07 · How good is it?](07_benchmark.ipynb) |
 
-# %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
-
 # %%
 from arcface_edu.course.notebook import begin
 

@@ -13,9 +13,6 @@
 # | takes | 0.5 minutes on two cores |
 # | before | [06 · A training run from start to end](06_training_run.ipynb) |
 
-# %% [markdown]
-# If the package is not installed (on Colab, say), run `%pip install git+ADDRESS` with the address of its repository first.
-
 # %%
 from arcface_edu.course.notebook import begin
 

@@ -46,6 +46,14 @@ ul {{ list-style: none; padding: 0 }}</style>
 </ul></html>
 """
 SPACED = "<style>.jp-RenderedHTMLCommon .highlight { margin-bottom: 1em }</style>"  # a command, and the text under it
+# The course's address for a badge and `pip install`, the only place that names it. The project is not published yet: no
+# account on GitHub can have this owner's name, since an account's name has no underscore.
+REPOSITORY = "https://github.com/the_owner/arcface_edu"
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+INSTALL = f'''import importlib.util
+
+if importlib.util.find_spec("arcface_edu") is None:
+    %pip install --quiet anywidget "arcface_edu[detect] @ git+{REPOSITORY}"'''
 TIME_LIMIT = 1800  # seconds a cell; a busy machine takes several times what the card says
 
 
@@ -65,7 +73,7 @@ def main():
         if options.force or not kept or stored_hash(kept) != fresh_hash(script):
             minutes = make(script)
             print(f"{path.name}: {minutes:.1f} minutes, {path.stat().st_size / 1000:.0f} kB", flush=True)
-        elif texts(kept) != texts(jupytext.read(script)):
+        elif texts(kept) != texts(read_script(script)):
             renew_texts(script, kept)
             print(f"{path.name}: its text is new, its outputs are as they were")
         else:
@@ -94,19 +102,34 @@ def make(script):
 def renew_texts(script: Path, kept: NotebookNode) -> None:
     """Write the .ipynb with the texts of the script and the outputs that are kept, cell by cell of the same code."""
     notebook = read_script(script)
-    for cell, before in zip(code_cells(notebook), code_cells(kept), strict=True):
+    for cell, before in zip(own_cells(notebook), own_cells(kept), strict=True):
         cell.outputs, cell.execution_count = before.outputs, before.execution_count
     notebook.metadata = kept.metadata
     nbformat.write(notebook, script.with_suffix(".ipynb"))
 
 
 def read_script(script):
-    """The notebook of a percent script, its cells named by their place: random names would change at every run."""
+    """The notebook of a percent script, with its badge and the cell that installs the package.
+
+    Cells are named by their place: random names would change at every run.
+    """
     notebook = jupytext.read(script)
+    notebook.cells[1:1] = install_cells(script)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
+        if "test" in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = {"source_hidden": True}
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     return notebook
+
+
+def install_cells(script: Path) -> list[NotebookNode]:
+    """Return what makes a notebook run on Colab as it is: a badge that opens it there, and a cell that installs."""
+    there = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
+    text = f"[![Open in Colab]({BADGE})]({there}/blob/main/notebooks/{script.stem}.ipynb)"
+    text += "  Where the package is missing, as on Colab, the next cell installs it."
+    tagged = {"metadata": {"tags": ["install"]}}
+    return [nbformat.v4.new_markdown_cell(text, **tagged), nbformat.v4.new_code_cell(INSTALL, **tagged)]
 
 
 def run(notebook):
@@ -153,6 +176,11 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def own_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the code cells that the script holds: all but the one that installs the package."""
+    return [cell for cell in code_cells(notebook) if "install" not in cell.metadata.get("tags", [])]
+
+
 def texts(notebook: NotebookNode) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
@@ -166,8 +194,10 @@ def write_pages(scripts, folder):
     for script in scripts:
         notebook = nbformat.read(script.with_suffix(".ipynb"), 4)
         title = re.search(r"^# (.+)", notebook.cells[0].source).group(1)
-        # A cell that only tests what the one before has shown is for the kernel.
-        notebook.cells = [cell for cell in notebook.cells if "test" not in cell.metadata.get("tags", [])]
+        # A cell that only tests what the one before has shown is for the kernel, as is the one that installs.
+        notebook.cells = [
+            cell for cell in notebook.cells if not {"test", "install"} & set(cell.metadata.get("tags", []))
+        ]
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = FOLDED.sub(fold, FORMULA.sub(typeset, cell.source))

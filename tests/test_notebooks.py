@@ -4,12 +4,14 @@ import re
 import statistics
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import make_notebooks
 import nbformat
 import pytest
-from make_notebooks import code_cells
+from IPython.core.inputtransformer2 import TransformerManager
+from make_notebooks import REPOSITORY, code_cells, own_cells, read_script
 from used_code import reached
 
 ROOT = Path(__file__).parent.parent
@@ -35,8 +37,8 @@ def test_the_outputs_are_those_of_the_code(script):
     assert make_notebooks.stored_hash(kept(script)) == make_notebooks.fresh_hash(script), (
         f"{script.stem}: its cells, or what they use of the package, have changed since; `make notebooks` runs it again"
     )
-    assert make_notebooks.texts(kept(script)) == make_notebooks.texts(jupytext.read(script)), "run `make notebooks`"
-    assert all(cell.execution_count for cell in code_cells(kept(script)))
+    assert make_notebooks.texts(kept(script)) == make_notebooks.texts(read_script(script)), "run `make notebooks`"
+    assert all(cell.execution_count for cell in own_cells(kept(script)))
 
 
 @every_notebook
@@ -49,6 +51,25 @@ def test_what_is_kept_needs_no_kernel_and_names_no_machine(script):
         assert output.get("name") != "stderr", text_of(output)
         assert make_notebooks.WIDGET not in output.get("data", {})
         assert not re.search(r"(?<![\w.])/(home|work|root|tmp|Users|usr)/|[A-Z]:\\\\", text_of(output)), text_of(output)
+
+
+@every_notebook
+def test_it_opens_on_colab_and_installs_the_package_there(script):
+    badge, install = kept(script).cells[1:3]
+    where = f"{REPOSITORY}/blob/main/notebooks/{script.stem}.ipynb"
+    assert where.replace("github.com", "colab.research.google.com/github") in badge.source
+    assert f"git+{REPOSITORY}" in install.source
+    assert REPOSITORY not in script.read_text()  # one place names it
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_package_is_installed_where_it_is_missing_and_only_there(missing, monkeypatch):
+    called = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if missing else name)
+    shell = SimpleNamespace(run_line_magic=lambda magic, line: called.append((magic, line)))
+    exec(TransformerManager().transform_cell(make_notebooks.INSTALL), {"get_ipython": lambda: shell})
+    assert called == [("pip", line) for _, line in called] and len(called) == missing
+    assert all(line.startswith("install ") and REPOSITORY in line for _, line in called)
 
 
 @every_notebook
@@ -95,7 +116,7 @@ def test_the_solution_passes_its_check_and_the_empty_cell_does_not(script, capsy
 @pytest.mark.full
 @every_notebook
 def test_it_runs_from_top_to_bottom(script, capsys):
-    notebook = make_notebooks.read_script(script)
+    notebook = read_script(script)
     began = time.perf_counter()
     make_notebooks.run(notebook)
     with capsys.disabled():
@@ -110,7 +131,7 @@ def test_new_text_keeps_the_outputs_and_new_code_does_not(tmp_path, monkeypatch,
 
     def run(notebook):
         runs.append(notebook)
-        (cell,) = code_cells(notebook)
+        (cell,) = own_cells(notebook)
         cell.execution_count, cell.outputs = 1, [nbformat.v4.new_output("stream", name="stdout", text="42\n")]
 
     monkeypatch.setattr(make_notebooks, "run", run)
@@ -127,8 +148,8 @@ def test_new_text_keeps_the_outputs_and_new_code_does_not(tmp_path, monkeypatch,
         make_notebooks.main()
         assert said in capsys.readouterr().out
         assert len(runs) == count
-        assert make_notebooks.texts(kept(script)) == make_notebooks.texts(jupytext.read(script))
-        assert text_of(outputs(kept(script))[0]) == "42\n"
+        assert make_notebooks.texts(kept(script)) == make_notebooks.texts(read_script(script))
+        assert text_of(own_cells(kept(script))[0].outputs[0]) == "42\n"
 
 
 def test_pages_draw_formulas_without_loading_anything_and_leave_tests_out(tmp_path):
@@ -145,11 +166,13 @@ $\theta$
     new = nbformat.v4
     tested = new.new_code_cell("assert x == 1", metadata={"tags": ["test"]})
     notebook = new.new_notebook(cells=[new.new_markdown_cell(text), new.new_code_cell("x = 1"), tested])
+    notebook.cells[1:1] = make_notebooks.install_cells(tmp_path / "09_try.py")
     nbformat.write(notebook, tmp_path / "09_try.ipynb")
     make_notebooks.write_pages([tmp_path / "09_try.py"], tmp_path / "pages")
     page = (tmp_path / "pages" / "09_try.html").read_text()
     assert page.count("<math ") == 3 and page.count('display="block"') == 1
     assert "<mfrac>" in page and "$code$" in page and r"\frac" not in page and "$x_1$" not in page
+    assert REPOSITORY not in page and make_notebooks.BADGE not in page
     assert page.count("jp-InputArea-editor") - page.count(".jp-InputArea-editor") == 1
 
 
