@@ -6,6 +6,7 @@ arcface-edu COMMAND ...                 the same as python -m arcface_edu.COMMAN
 import argparse
 import functools
 import importlib
+import io
 import logging
 import os
 import sys
@@ -49,6 +50,9 @@ def command_parser(command: str, description: str | None) -> argparse.ArgumentPa
         command: The name of its module in the package.
         description: Its help text, printed as it stands; the docstring of its module.
     """
+    for stream in (sys.stdout, sys.stderr):  # an encoding may lack the degree sign, or a letter in the name of a file
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog=f"python -m arcface_edu.{command}",
         description=description,

@@ -134,6 +134,8 @@ def check_value(name: str, value: Any, where: str) -> Any:
     if isinstance(value, Path):
         value = str(value)
     is_bool = isinstance(value, bool)
+    if name == "val_targets" and isinstance(value, str):  # val_targets=lfw,cfp_fp as a shell passes it
+        value = [target for word in value.strip("[]()").split(",") if (target := word.strip(" '\""))]
     if isinstance(value, int) and not is_bool and key.type_names == "float":
         value = float(value)  # lr=1 means 1.0
     if not isinstance(value, key.type) or (is_bool and key.type is not bool):

@@ -79,7 +79,7 @@ SCHEMA: dict[str, tuple[Key, ...]] = {
         Key("num_classes", int | None, None, POSITIVE, "identities; None = read from the data; a number is checked"),
         Key("num_image", int | None, None, None, "images; likewise"),
         Key("val_targets", list | tuple, [], None,
-            'verification pairs: "lfw" is lfw.bin beside the data, or name a file; [] = every .bin there'),
+            'verification pairs, as lfw,cfp_fp: lfw.bin beside the data, or a file; [] = every .bin there'),
         Key("hold_out", int | None, None, NOT_NEGATIVE,
             "image folders: people kept back to verify on; None = a fifth, where there are no pairs"),
         Key("draw_identities", int, 0, NOT_NEGATIVE, "with rec=None: how many people to draw"),

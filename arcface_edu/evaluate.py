@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     source = resolve(options.subject)
     model, network = load_model(source, options.network, options.embedding_size)
     data, findings = source.data, []
+    data = data.parent if data and data.is_file() else data  # rec names the .rec file in it
     for finding in judge_all(
         model.to(choose_device(options.device)),
         pair_sets(options.pairs, data, source.config),

@@ -20,9 +20,8 @@ import torch
 from torch import nn
 
 from arcface_edu.cli import add_model_flags, cli_main, command_parser, parse_args
-from arcface_edu.data.bins import read_pairs
+from arcface_edu.data.bins import check_sizes, read_pairs
 from arcface_edu.errors import ConfigError
-from arcface_edu.evaluation.embedding import check_sizes
 from arcface_edu.evaluation.leaderboard import markdown
 from arcface_edu.exporting.facts import drawn_pairs, onnx_metadata
 from arcface_edu.exporting.hub import check_license, write_model_folder

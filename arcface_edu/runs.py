@@ -48,7 +48,7 @@ class Source(NamedTuple):
 
     @property
     def data(self) -> Path | None:
-        """The folder of a run's training data; None if it is gone."""
+        """The folder of a run's training data, or the .rec file that its config names; None if it is gone."""
         return find_data(self.path, self.config)
 
 
@@ -58,7 +58,7 @@ class Run(NamedTuple):
     model: nn.Module
     network: str
     config: EasyDict  # {} of a model folder and of a bare file
-    data: Path | None  # the folder of its training data; None if it is gone
+    data: Path | None  # the folder of its training data, or the .rec file; None if it is gone
     centres: Tensor | None  # (C, D), class centres of the run's newest checkpoint
     log: list[dict[str, Any]]  # the lines of metrics.jsonl
 
@@ -119,10 +119,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def find_data(path: Path, config: dict[str, Any]) -> Path | None:
-    """Return the folder that a run's config names as `rec`, seen from where the run may have been started, or None."""
+    """Return what a run's config names as `rec`, seen from where the run may have been started; None if it is gone."""
     rec = config.get("rec")
     candidates = [base / rec for base in (Path(), *path.resolve().parents)] if rec else []
-    return next((folder for folder in candidates if folder.is_dir()), None)
+    return next((place for place in candidates if place.exists()), None)
 
 
 def load_model(

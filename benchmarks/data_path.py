@@ -18,7 +18,7 @@ import torch
 from torchvision import transforms
 from tqdm import tqdm
 
-from arcface_edu.data.datasets import RecordFaces
+from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.images import decode
 from arcface_edu.data.loader import BatchReader, augment, draw_mirrored
 from arcface_edu.data.synthetic.dataset import draw_faces
@@ -50,7 +50,7 @@ def main():
         if folder is None:
             folder = drawn
             draw_faces(folder, 60, 20, pairs=20, pair_identities=2)
-        compare(RecordFaces(folder))
+        compare(open_faces(folder))
 
 
 def compare(faces):

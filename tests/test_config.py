@@ -68,6 +68,22 @@ def test_a_loss_named_later_brings_its_own_margins():
     assert load_config(overrides=["loss=cosface", "margin_list=[1, 0, 0.2]"]).margin_list == [1, 0, 0.2]
 
 
+@pytest.mark.parametrize(
+    ("word", "targets"),
+    [
+        ("lfw", ["lfw"]),
+        ("lfw,cfp_fp", ["lfw", "cfp_fp"]),
+        ("[lfw, /data/my pairs.bin]", ["lfw", "/data/my pairs.bin"]),
+        ("['lfw']", ["lfw"]),
+        ("'lfw'", ["lfw"]),
+        ("('lfw', 'agedb_30')", ("lfw", "agedb_30")),
+        ("[]", []),
+    ],
+)
+def test_pair_files_are_named_as_a_shell_passes_them(word, targets):
+    assert load_config(overrides=[f"val_targets={word}"]).val_targets == targets
+
+
 def test_one_load_leaves_no_trace_in_the_next():
     load_config(overrides=["val_targets=['lfw']", "lr=9"])
     assert load_config().val_targets == []
@@ -92,7 +108,7 @@ def test_one_load_leaves_no_trace_in_the_next():
         (["amp_dtype=fp15"], r"it may be None, bf16, fp16 \(did you mean \"fp16\"\?\)\.$"),
         (["warmup_epoch=None"], "sets warmup_epoch to None, which should be of type float"),
         (["lr='quick'"], r"sets lr to 'quick', which should be of type float; its default is 0\.1\."),
-        (["val_targets=lfw"], "should be of type list or tuple"),
+        (["decay_epoch=10"], "should be of type list or tuple"),
         (["pop=3"], r'sets "pop", which is no key of a config'),
         (["batch_size"], "not of the form key=value"),
         (["seed=None"], "should be of type int"),

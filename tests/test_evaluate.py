@@ -1,8 +1,10 @@
 """`python -m arcface_edu.evaluate`: files in, numbers and a page out, and a sentence where that cannot be."""
 
+import io
 import json
 import pickle
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +23,7 @@ from arcface_edu import (
 )
 from arcface_edu.data.alignment.align import TEMPLATE
 from arcface_edu.data.datasets import open_faces
-from arcface_edu.data.images import encode_png
+from arcface_edu.data.images import decode, encode_png, fit
 from arcface_edu.evaluation.leaderboard import HEAD, build_leaderboard, markdown
 from arcface_edu.models import build_model
 from arcface_edu.models.weights import hash_of
@@ -187,6 +189,10 @@ def test_bad_input_ends_in_a_sentence(run, drawn, tmp_path, capsys):
     assert "bad: 4 pairs cannot be cut into 10 folds" in judged()
     write_pairs(bad, [encode_png(torch.zeros(3, 100, 90, dtype=torch.uint8)), *images[1:]], is_same)
     assert "bad, image 0 has 90x100 pixels" in judged()
+    write_pairs(bad, [*images[:3], b"\xff\xd8\xff broken", *images[4:]], is_same)
+    assert judged() == "arcface_edu: bad, image 3 (pair 1): not an image that can be read; replace or remove it."
+    write_pairs(bad, [*images[:3], images[3][:700], *images[4:]], is_same)  # whose first bytes still say its size
+    assert judged().startswith("arcface_edu: embedding bad, image 3: not an image that can be read (")
     assert "does not exist" in fails(capsys, tmp_path / "no_run")
     assert "holds neither model.pt nor model.safetensors" in fails(capsys, drawn)
     write_pairs(tmp_path / "lfw.bin", images, is_same)
@@ -194,6 +200,32 @@ def test_bad_input_ends_in_a_sentence(run, drawn, tmp_path, capsys):
     write_pairs(tmp_path / "two" / "lfw.bin", images, is_same)
     both = (tmp_path / "lfw.bin", tmp_path / "two" / "lfw.bin")
     assert "two files of pairs are called lfw" in fails(capsys, run, "--pairs", *both)
+
+
+def test_what_training_takes_is_judged_too(run, drawn, tmp_path, capsys):
+    """Square faces of another size are fitted, with a warning; rec may name the file itself."""
+    images, is_same = read_pairs(drawn / "drawn.bin")
+    large = [encode_png(fit(decode(image), 160)) for image in images]
+    write_pairs(tmp_path / "large.bin", large, is_same)
+    done = call(capsys, run, "--pairs", tmp_path / "large.bin", "--output", tmp_path)
+    assert "large: 200 of 200 images have another size than 112x112, as 160x160" in done.out
+    expected = verify_pairs(embed_images(load_model(run)[0], large), is_same)
+    assert done.findings[0].numbers["accuracy"] == expected["accuracy"]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model.pt").write_bytes((run / "model.pt").read_bytes())
+    config = dict(network="r10", embedding_size=32, rec=str(drawn / "train.rec"))
+    (folder / "config.json").write_text(json.dumps(config))
+    done = call(capsys, folder)
+    assert done.findings[0].name == "drawn" and f"| {drawn.name} " in done.out
+
+
+def test_a_terminal_without_the_degree_sign(run, drawn, tmp_path, monkeypatch):
+    said = io.TextIOWrapper(io.BytesIO(), "ascii")  # as with PYTHONIOENCODING=ascii
+    monkeypatch.setattr(sys, "stdout", said)
+    evaluate.main([str(run), "--pairs", str(drawn / "drawn.bin"), "--output", str(tmp_path)])
+    said.seek(0)
+    assert r"\xb0" in said.read()
 
 
 def test_embeddings_that_are_no_numbers_are_named(run, tmp_path, capsys):

@@ -12,7 +12,7 @@ config = edict()
 config.rec = None  # folder with train.rec/.idx/property, or one folder of photographs per person; None = drawn faces
 config.num_classes = None  # identities; None = read from the data; a number is checked
 config.num_image = None  # images; likewise
-config.val_targets = []  # verification pairs: "lfw" is lfw.bin beside the data, or name a file; [] = every .bin there
+config.val_targets = []  # verification pairs, as lfw,cfp_fp: lfw.bin beside the data, or a file; [] = every .bin there
 config.hold_out = None  # image folders: people kept back to verify on; None = a fifth, where there are no pairs
 config.draw_identities = 0  # with rec=None: how many people to draw
 config.draw_photos = 0  # how many photographs to draw of each

@@ -5,6 +5,7 @@ the same person. A pickle may name any function to be called while it is loaded.
 looked up here: the few names that these files need are answered by substitutes, any other is refused.
 """
 
+import logging
 import pickle
 import random
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from arcface_edu.data.images import encode_png
+from arcface_edu.data.images import encode_png, size_of
 from arcface_edu.errors import DataError
 from arcface_edu.io import StrPath, write_atomically
+
+log = logging.getLogger(__name__)
 
 Photo = tuple[int, int]  # index of a person, index of one of their photographs
 
@@ -68,6 +71,34 @@ def write_pairs(path: StrPath, images: Iterable[bytes], is_same: Iterable[bool])
         raise DataError(f"{path}: {len(images)} images are not two for each of {len(is_same)} pairs.")
     with write_atomically(path) as file:
         pickle.dump((images, is_same), file, protocol=4)  # 2 would store each byte from 128 up as two
+
+
+def check_sizes(images: Sequence[bytes], where: str, size: int = 112) -> None:
+    """Raise DataError where an encoded image cannot be read or is not square: the faces of a protocol are aligned.
+
+    Only their first bytes are read. A warning counts square ones of another size, which are fitted wherever they are
+    embedded.
+
+    Args:
+        images: 2N encoded images; 2i and 2i + 1 are pair i.
+        where: names the list in the error.
+        size: width and height of the networks' input.
+    """
+    others = []
+    for number, encoded in enumerate(images):
+        width, height = size_of(encoded, f"{where}, image {number} (pair {number // 2})")
+        if width != height:
+            raise DataError(
+                f"{where}, image {number} has {width}x{height} pixels; protocols take faces aligned to "
+                f"{size}x{size}: align them and write the file again."
+            )
+        others += [width] if width != size else []
+    if others:
+        log.warning(
+            f"{where}: {len(others):,} of {len(images):,} images have another size than {size}x{size}, as "
+            f"{others[0]}x{others[0]}, and are fitted into it. A network knows faces in one place: see that the eyes "
+            f"and the mouth are where it learned them."
+        )
 
 
 class _PickledArray:

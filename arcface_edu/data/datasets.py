@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from arcface_edu.data.folder import FolderFaces
 from arcface_edu.data.images import decode, fit
-from arcface_edu.data.recordio import IMAGE_HEADER, RecordReader, unpack_image
+from arcface_edu.data.recordio import IMAGE_HEADER, RecordReader, find_records, unpack_image
 from arcface_edu.errors import CorruptRecord, DataError
 from arcface_edu.io import StrPath
 
@@ -49,7 +49,7 @@ def open_faces(path: StrPath, hold_out: int = 0) -> FaceDataset:
     """Open the data set in a folder: RecordIO (train.rec, train.idx, property), else one folder of photos per person.
 
     Args:
-        path: The folder.
+        path: The folder, or the .rec file in it.
         hold_out: Leave out the last so many people of a photo folder, for verification.
 
     Returns:
@@ -59,26 +59,26 @@ def open_faces(path: StrPath, hold_out: int = 0) -> FaceDataset:
         DataError: There is none, or it contradicts itself.
     """
     path = Path(path)
-    if not (path / "train.rec").exists():
+    if not (records := find_records(path)):
         return FolderFaces(path, hold_out)
     if hold_out:
         raise DataError(
             f"{path} is packed, and people are held out of photo folders only: pack it with --hold-out {hold_out}."
         )
-    return RecordFaces(path)
+    return RecordFaces(records)
 
 
 class RecordFaces:
-    """A `FaceDataset` over train.rec; labels are -1 where a record cannot be read.
+    """A `FaceDataset` over a .rec file; labels are -1 where a record cannot be read.
 
     Raises:
         DataError: Counts or labels contradict each other.
         CorruptRecord: When an image is read: it cannot be.
     """
 
-    def __init__(self, folder: StrPath) -> None:
-        self.folder = Path(folder)
-        self.reader = RecordReader(self.folder / "train.rec")
+    def __init__(self, records: StrPath) -> None:
+        self.folder = Path(records).parent
+        self.reader = RecordReader(records)
         self.keys, identities = self._image_keys()
         if len(self.keys) == 0:
             raise DataError(f"{self.reader.path} holds no image: pack or copy the set again.")

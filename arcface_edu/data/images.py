@@ -39,14 +39,26 @@ def decode(encoded: bytes, where: object = "image") -> Tensor:
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except Exception as error:  # on broken files Pillow raises nearly anything
-        what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise CorruptRecord(f"{where}: not an image that can be read{what}; replace or remove it.") from None
+        raise _corrupt(where, error) from None
 
 
 def _decode_jpeg(encoded: bytes) -> Tensor:
     """Decode a JPEG, of which training sets consist, in two thirds of Pillow's time."""
     source = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
     return torchvision_io.decode_image(source, torchvision_io.ImageReadMode.RGB, apply_exif_orientation=True)
+
+
+def size_of(encoded: bytes, where: object) -> tuple[int, int]:
+    """Return (width, height) of an image by its first bytes, as it is stored; CorruptRecord where it is none."""
+    try:
+        return Image.open(io.BytesIO(encoded)).size
+    except Exception as error:  # on broken files Pillow raises nearly anything
+        raise _corrupt(where, error) from None
+
+
+def _corrupt(where: object, error: Exception) -> CorruptRecord:
+    what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+    return CorruptRecord(f"{where}: not an image that can be read{what}; replace or remove it.")
 
 
 def fit(image: Tensor, size: int = 112) -> Tensor:

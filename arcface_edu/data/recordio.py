@@ -247,6 +247,23 @@ def unpack_image(payload: bytes, where: str = "record") -> tuple[float | np.ndar
     return np.frombuffer(payload[IMAGE_HEADER.size : end], "<f4"), payload[end:]
 
 
+def find_records(path: StrPath) -> Path | None:
+    """Return the .rec file that a path names: itself, or that in a folder, train.rec or the only one; else None.
+
+    Raises:
+        DataError: The folder holds several, and none is train.rec.
+    """
+    path = Path(path)
+    if path.suffix in (".rec", ".idx") and not path.is_dir():
+        return path.with_suffix(".rec")
+    if (path / "train.rec").exists():
+        return path / "train.rec"
+    found = sorted(path.glob("*.rec"))
+    if len(found) > 1:
+        raise DataError(f"{path} holds {', '.join(file.name for file in found)}: name one of them, as rec={found[0]}.")
+    return found[0] if found else None
+
+
 def write_face_records(folder: StrPath, people: Iterable[Sequence[bytes]], total: int | None = None) -> tuple[int, int]:
     """Write train.rec, train.idx and property in the layout of the InsightFace sets.
 

@@ -4,7 +4,6 @@ embeddings = embed_images(model, images)          (N, D): image and mirror added
 rows, names = embed_files(model, paths)           a row for each photograph that can be read
 """
 
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -44,7 +42,7 @@ def embed_images(
         images: uint8 (N, 3, H, W) RGB, or N encoded images, which are decoded a batch at a time to 112 x 112.
         flip: add the embedding of each image's mirror to that of the image, as the protocols do.
         batch_size: images at once.
-        progress: name of a progress bar; None = no bar.
+        progress: name of a progress bar, as "embedding lfw", which an error names too; None = no bar.
 
     Returns:
         (N, D) float32 on the CPU.
@@ -81,32 +79,13 @@ def image_batches(images: Images, batch_size: int, progress: str | None = None) 
             raise DataError(f"images are {images.dtype} {tuple(images.shape)}; embedding wants uint8 (N, 3, H, W), RGB")
     if len(images) == 0:
         raise DataError("there are no images to embed")
+    where = f"{progress}, image" if progress else "image"
     for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=progress is None, leave=False):
         batch = images[start : start + batch_size]
         if not isinstance(batch, Tensor):
-            batch = torch.stack([fit(decode(image, f"image {start + i}"), IMAGE_SIZE) for i, image in enumerate(batch)])
+            faces = (decode(image, f"{where} {number}") for number, image in enumerate(batch, start))
+            batch = torch.stack([fit(face, IMAGE_SIZE) for face in faces])
         yield batch
-
-
-def check_sizes(images: Sequence[bytes], where: str) -> None:
-    """Raise DataError unless all encoded images are IMAGE_SIZE square: the faces of a protocol are aligned to that.
-
-    Only their first bytes are read.
-
-    Args:
-        images: N encoded images.
-        where: names the list in the error.
-    """
-    for number, encoded in enumerate(images):
-        try:
-            width, height = Image.open(io.BytesIO(encoded)).size
-        except Exception as error:  # on broken files Pillow raises nearly anything
-            raise DataError(f"{where}, image {number} is not an image that can be read ({error}).") from None
-        if (width, height) != (IMAGE_SIZE, IMAGE_SIZE):
-            raise DataError(
-                f"{where}, image {number} has {width}x{height} pixels; protocols take faces aligned to "
-                f"{IMAGE_SIZE}x{IMAGE_SIZE}: align them and write the file again."
-            )
 
 
 def embed_files(

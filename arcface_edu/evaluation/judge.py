@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from arcface_edu.data.bins import read_pairs
+from arcface_edu.data.bins import check_sizes, read_pairs
 from arcface_edu.data.folder import held_out_pairs
 from arcface_edu.data.images import decode, fit
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.confidence import Interval, accuracy_interval, tar_intervals
-from arcface_edu.evaluation.embedding import check_sizes, embed_images, embed_people
+from arcface_edu.evaluation.embedding import embed_images, embed_people
 from arcface_edu.evaluation.identification import identify
 from arcface_edu.evaluation.ijb import image_weights, pool_templates, score_pairs, subjects_of
 from arcface_edu.evaluation.ijb_files import Crops, Protocol, embed_crops, read_protocol

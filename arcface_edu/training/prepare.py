@@ -16,6 +16,7 @@ from arcface_edu.config import FinalConfig
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.datasets import FaceDataset, open_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
+from arcface_edu.data.recordio import find_records
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.models.weights import hash_of
@@ -148,7 +149,7 @@ def prepare_data(config: EasyDict, world_size: int = 1) -> Data:
     hold_out = config.hold_out
     if hold_out is None:
         hold_out = 0
-        if not pair_files and not (root / "train.rec").exists():
+        if not pair_files and not find_records(root):
             people = len(list_people(root))
             hold_out = people // 5 if people >= AUTOMATIC_HOLD_OUT else 0
     faces = open_faces(root, hold_out=hold_out)
@@ -188,6 +189,7 @@ def drawn_faces(config: EasyDict) -> str:
 
 def find_pair_files(config: EasyDict, root: Path) -> list[Path]:
     """Return the .bin files to verify on: those that val_targets names, or every one beside the data."""
+    root = root.parent if root.is_file() else root  # rec may name the .rec file itself
     if not config.val_targets:
         return sorted(root.glob("*.bin"))
     files = []

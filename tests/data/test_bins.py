@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcface_edu.data.bins import SUBSTITUTES, choose_pairs, count_pairs, read_pairs, write_pairs
-from arcface_edu.data.images import decode
+from arcface_edu.data.bins import SUBSTITUTES, check_sizes, choose_pairs, count_pairs, read_pairs, write_pairs
+from arcface_edu.data.images import decode, encode_png
 from arcface_edu.errors import DataError
 
 MXNET = Path(__file__).parents[1] / "fixtures" / "mxnet"
@@ -211,3 +212,16 @@ def test_all_there_are_can_be_chosen():
         choose_pairs([10] * 10, 920, seed=0)
     with pytest.raises(DataError, match="multiple of 20"):
         choose_pairs([10] * 10, 30, seed=0)
+
+
+def test_images_that_no_protocol_takes_are_named(caplog):
+    sizes = ((112, 112), (96, 96), (96, 112))
+    good, small, wide = (encode_png(torch.zeros(3, *size, dtype=torch.uint8)) for size in sizes)
+    check_sizes([good, good], "lfw")
+    assert not caplog.messages
+    check_sizes([good, small, small, good], "lfw")
+    assert len(caplog.messages) == 1 and "lfw: 2 of 4 images have another size than 112x112, as 96x96" in caplog.text
+    with pytest.raises(DataError, match="lfw, image 1 has 112x96 pixels"):
+        check_sizes([good, wide], "lfw")
+    with pytest.raises(DataError, match=r"^lfw, image 2 \(pair 1\): not an image that can be read; replace or"):
+        check_sizes([good, good, b"\xff\xd8 broken", good], "lfw")

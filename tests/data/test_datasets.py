@@ -193,3 +193,23 @@ def test_sets_that_will_not_do(tmp_path):
     write(tmp_path, [])
     with pytest.raises(DataError, match="holds no image"):
         open_faces(tmp_path)
+
+
+@pytest.mark.parametrize("named", [".", "mydata.rec", "mydata.idx"])
+def test_a_set_by_another_name_is_opened(packed, named):
+    for ending in ("rec", "idx"):
+        (packed / f"train.{ending}").rename(packed / f"mydata.{ending}")
+    faces = open_faces(packed / named)
+    assert (len(faces), faces.num_classes) == (15, 5)
+    assert faces.encoded(3)[2] == f"{packed}/mydata.rec, record 4"
+
+
+def test_of_several_sets_one_has_to_be_named(packed):
+    shutil.copy(packed / "train.rec", packed / "a.rec")
+    assert open_faces(packed).encoded(0)[2].endswith("train.rec, record 1")  # the name that InsightFace opens
+    (packed / "train.rec").rename(packed / "b.rec")
+    with pytest.raises(DataError, match=r"holds a\.rec, b\.rec: name one of them, as rec=.*a\.rec"):
+        open_faces(packed)
+    assert len(open_faces(packed / "b.rec")) == 15
+    with pytest.raises(DataError, match=r"c\.rec does not exist"):
+        open_faces(packed / "c.rec")

@@ -13,7 +13,7 @@ from torch import nn
 
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.baseline import pixel_embeddings
-from arcface_edu.evaluation.embedding import check_sizes, embed_images
+from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.roc import in_three_units, operating_points, roc, tar_at_far, thin, too_few
 from arcface_edu.evaluation.verification import (
     hardest_pairs,
@@ -371,12 +371,3 @@ def test_a_thin_curve_keeps_points_of_the_curve_evenly_over_log_far():
     steps = np.diff(np.log10(thin_fpr[thin_fpr > 1e-3]))
     assert steps.max() < 0.05
     assert thin(fpr[:10], tpr[:10])[0].tolist() == fpr[:10].tolist()  # few points stay as they are
-
-
-def test_images_of_another_size_are_named():
-    good = encode(np.zeros((112, 112, 3), np.uint8), format="PNG")
-    check_sizes([good, good], "lfw")
-    with pytest.raises(DataError, match="lfw, image 1 has 96x112 pixels"):
-        check_sizes([good, encode(np.zeros((112, 96, 3), np.uint8), format="PNG")], "lfw")
-    with pytest.raises(DataError, match="lfw, image 0 is not an image"):
-        check_sizes([b"\xff\xd8 broken", good], "lfw")

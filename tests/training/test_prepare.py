@@ -37,3 +37,10 @@ def test_without_data_the_config_says_the_counts():
     assert (final.num_classes, final.num_image, type(final)) == (500, 10_000, FinalConfig)
     with pytest.raises(ConfigError, match=r"how many people .* set num_classes="):
         complete_without_data(load_config("own_data"), gpus=1)
+
+
+def test_a_set_named_by_its_file_is_the_set_of_its_folder(drawn, tmp_path):
+    words = [f"rec={drawn / 'train.rec'}", f"output={tmp_path / 'run'}"]
+    final, _, faces, pair_sets = prepare(load_config("own_data", words))
+    assert (final.hold_out, len(faces)) == (0, 120)
+    assert [pairs.name for pairs in pair_sets] == ["drawn"]
