@@ -556,6 +556,20 @@ MUTANTS = [
         'Key("momentum", float, 0.95,',
         "test_config.py::test_base_py_is_what_the_schema_says",
     ),
+    Mutant(
+        "compiled shapes become dynamic after a smaller batch",
+        "training/state.py",
+        "torch.compile(model, dynamic=False)",
+        "torch.compile(model)",
+        "training/test_state.py",
+    ),
+    Mutant(
+        "table of kernels counts operators beside a GPU's kernels",
+        "training/profiling.py",
+        "if on_gpu and event.device_type",
+        "if not own and event.device_type",
+        "training/test_profiling.py",
+    ),
 ]
 
 

@@ -71,8 +71,11 @@ def mean_over_ranks(total: Tensor, count: int) -> Tensor:
 def check_labels(labels: Tensor, num_classes: int, owner: str = "") -> None:
     """Raise DataError for a label without a class centre; unnoticed, training would only push everything apart.
 
-    On an accelerator the check would wait for the device at every step; there the loader has checked already.
+    On an accelerator the check would wait for the device at every step, and in compiled code it would break the graph;
+    the loader has checked the labels of a run already.
     """
-    if labels.device.type == "cpu" and len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
         wrong = labels[(labels < 0) | (labels >= num_classes)][0].item()
         raise DataError(f"label {wrong}{owner} is out of range: the head has {num_classes} classes, numbered from 0.")

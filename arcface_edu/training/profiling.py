@@ -1,4 +1,4 @@
-"""profile=True: what each rank does in a few steps, as chrome traces, as a picture and as a line of numbers.
+"""profile=True: what each rank does in a few steps, as chrome traces, as a picture and as a table of numbers.
 
 The traces open in https://ui.perfetto.dev or chrome://tracing.
 """
@@ -7,11 +7,14 @@ import contextlib
 import gzip
 import json
 import logging
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from arcface_edu.errors import ConfigError
 from arcface_edu.training.collectives import all_gather_object
@@ -21,6 +24,19 @@ log = logging.getLogger(__name__)
 
 SKIPPED, WARMUP, RECORDED = 5, 2, 3  # the first steps fill caches and buckets, and are unlike all others
 PHASES = ("waiting for data", "agree", "forward: network", "forward: head", "backward", "update", "save")
+
+# What a kernel of a GPU or an operator of a CPU does, by its name; the first pattern that is found in it counts.
+KINDS = {
+    "communication": r"nccl|gloo|c10d",
+    "batch norm": r"batch_?norm|\bbn_|bn_(fw|bw)",
+    "convolution": r"conv|fprop|dgrad|wgrad|winograd",
+    "attention": r"flash|attention|fmha|softmax",
+    "matrix product": r"gemm|nvjet|cutlass|::(mm|addmm|addmm_|bmm|baddbmm|linear|matmul)$|mkldnn_linear",
+    "optimizer": r"multi_tensor|_foreach|_fused_(sgd|adam)",
+    "sum, maximum, norm": r"reduce|::(sum|mean|amax|max|vector_norm|linalg_vector_norm|_log_softmax)",
+    "copy, fill": r"memcpy|memset|copy|nchw|nhwc|::(cat|fill_|zero_|clone|contiguous|index|index_select)$|fillfunctor",
+    "elementwise": r"elementwise|triton_|prelu|::(add|sub|mul|div|exp2|neg|reciprocal|threshold|where|clamp)",
+}
 
 
 @contextlib.contextmanager
@@ -56,6 +72,7 @@ def profiling(config: Any, output: Path, world: World, steps: int) -> Iterator[C
             save(plot_timeline(timelines), folder / "timeline.png")
             for rank, line in enumerate(timelines):
                 log.info("rank %d: %s", rank, step_times(line))
+            log.info("what rank 0 computes in a step:\n%s", kernel_table(recorded.key_averages()))
             log.info("traces and a picture of %d steps are in %s/", RECORDED, folder)
 
     plan = torch_profiler.schedule(wait=SKIPPED, warmup=WARMUP, active=RECORDED, repeat=1)
@@ -114,6 +131,31 @@ def step_times(timeline: dict[str, Any]) -> str:
     words = ", ".join(f"{kind} {length(timeline[kind]) / count:.1f} ms" for kind in kinds)
     whole, hidden = length(timeline["steps"]) / count, length(timeline["hidden"]) / count
     return f"a step takes {whole:.1f} ms: {words}; {hidden:.1f} ms of communication while it computes"
+
+
+def kernel_table(averages: Any) -> str:
+    """Return a table of where the time of a step goes: a line for each kind of kernel, the longest first.
+
+    Args:
+        averages: `key_averages()` of a profile of `RECORDED` steps. Where it holds kernels of a GPU, these are counted,
+            otherwise the operators of the CPU, each without those that it calls.
+    """
+    own = [event for event in averages if not event.is_user_annotation and "ProfilerStep" not in event.key]
+    on_gpu = any(event.device_type == torch.autograd.DeviceType.CUDA for event in own)
+    kinds: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
+    for event in own:
+        if on_gpu and event.device_type != torch.autograd.DeviceType.CUDA:
+            continue
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        kind = next((kind for kind, name in KINDS.items() if re.search(name, event.key, re.IGNORECASE)), "other")
+        kinds[kind].append((microseconds / 1000 / RECORDED, event.count // RECORDED, event.key))
+    times = {kind: sum(ms for ms, _, _ in events) for kind, events in kinds.items()}
+    whole = sum(times.values())
+    lines = [f"{'':20}{'ms':>8}{'share':>7}{'calls':>7}  most of it"]
+    for kind, ms in sorted(times.items(), key=lambda item: -item[1]):
+        (most, _, name), calls = max(kinds[kind]), sum(count for _, count, _ in kinds[kind])
+        lines.append(f"{kind:20}{ms:8.2f}{ms / whole:7.1%}{calls:7}  {name[:60]} {most:.2f} ms")
+    return "\n".join(lines)
 
 
 def merge(spans: np.ndarray) -> np.ndarray:

@@ -207,14 +207,15 @@ def build_state(
 def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the network under torch.compile, with the same weights; its first step compiles it.
 
-    Verification uses the network as it is.
+    A batch of another size, from which a broken record was left out, is compiled for itself: code for sizes that vary
+    would be slower in all steps after it. Verification uses the network as it is.
     """
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and not shutil.which(compiler):
         raise ConfigError(
             f"compile=True needs a C++ compiler, and {compiler} is not there: install it, or leave compile out."
         )
-    compiled: Any = torch.compile(model)
+    compiled: Any = torch.compile(model, dynamic=False)
     return compiled
 
 

@@ -2,12 +2,23 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcface_edu.training.profiling import close_gaps, length, merge, outside, overlap, read_timeline
+from arcface_edu.training.profiling import (
+    RECORDED,
+    close_gaps,
+    kernel_table,
+    length,
+    merge,
+    outside,
+    overlap,
+    read_timeline,
+)
 
 spans = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 10)), max_size=12).map(
     lambda found: np.array([(begin, begin + long) for begin, long in found], dtype=float).reshape(-1, 2)
@@ -74,3 +85,42 @@ def test_on_a_gpu_kernels_count_and_not_what_launches_them(tmp_path):
     np.testing.assert_allclose(timeline["compute"], [[-4, -2]])
     np.testing.assert_allclose(timeline["communication"], [[-3, 0]])
     np.testing.assert_allclose(timeline["waiting"], [[-6, -4], [0, 4]])
+
+
+def averages(device, *events):
+    """What `key_averages()` of a profile gives: (name, milliseconds of a step, calls of a step) on a device."""
+    return [
+        SimpleNamespace(
+            key=name,
+            is_user_annotation=name in ("backward", "ProfilerStep#7"),
+            device_type=device,
+            self_cpu_time_total=1000 * RECORDED * ms,
+            self_device_time_total=1000 * RECORDED * ms,
+            count=RECORDED * calls,
+        )
+        for name, ms, calls in events
+    ]
+
+
+CPU, CUDA = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
+ON_CPU = averages(CPU, ("aten::mkldnn_convolution", 6, 10), ("aten::native_batch_norm", 1, 10), ("backward", 99, 1))
+
+
+def test_the_table_of_kernels_sums_them_by_kind():
+    lines = kernel_table([*ON_CPU, *averages(CPU, ("aten::convolution_backward", 3, 5))]).splitlines()
+    assert [line.split()[:4] for line in lines[1:]] == [
+        ["convolution", "9.00", "90.0%", "15"],
+        ["batch", "norm", "1.00", "10.0%"],
+    ]
+    assert "aten::mkldnn_convolution 6.00 ms" in lines[1]
+
+
+def test_where_a_gpu_computes_its_kernels_are_counted():
+    kernels = averages(CUDA, ("void cudnn::bn_fw_tr_1C11_kernel_NHWC<...>", 3, 1), ("ampere_bf16_s16816gemm_128", 1, 1))
+    lines = kernel_table([*ON_CPU, *kernels]).splitlines()
+    assert [line[:20].strip() for line in lines[1:]] == ["batch norm", "matrix product"]
+    assert "75.0%" in lines[1]
+
+
+def test_what_no_pattern_knows_is_named():
+    assert "other" in (table := kernel_table(averages(CPU, ("aten::unheard_of", 1, 1)))) and "aten::unheard_of" in table

@@ -191,6 +191,35 @@ def test_compiled_it_takes_the_same_step(monkeypatch):
     torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)  # the names, too
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["r50", "mbf", "vit_b"])
+def test_network_and_head_compile_to_one_graph(network):
+    """So nothing in a step's pass makes compiled code return to Python; the loss is that of the step, head included."""
+    torch._dynamo.reset()
+    config = load_config("ms1mv3_r50", [f"network={network}", "num_classes=1000"])
+    state = build_state(config, 1000, CPU, torch.bfloat16)
+    state.set_train_mode(2)
+    found = torch._dynamo.explain(state.loss)(torch.randn(2, 3, 112, 112), torch.arange(2))
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+def test_a_smaller_batch_does_not_make_the_compiled_shapes_dynamic(monkeypatch):
+    torch._dynamo.reset()
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append([size for tensor in inputs if isinstance(tensor, torch.Tensor) for size in tensor.shape])
+        return graph
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    monkeypatch.setenv("CXX", sys.executable)
+    state = build_state(small("compile=True"), 10, CPU, torch.float32)
+    for count in (4, 3, 4, 3):
+        state.step([(torch.randn(count, 3, 112, 112), torch.arange(count))])
+    assert len(compiled) == 2
+    assert all(type(size) is int for sizes in compiled for size in sizes)
+
+
 def test_compiling_without_a_compiler_is_a_sentence(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler, and no-such-compiler is not there"):
