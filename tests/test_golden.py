@@ -36,6 +36,8 @@ def test_the_losses_of_a_short_run_are_what_they_were(keys, drawn, tmp_path):
     losses = [line["loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line]
     print(*(f"{loss:.5f}" for loss in losses))
     golden = [float(loss) for loss in CURVES[keys].split()]
-    # Other processors add in another order: BN over 20 images makes more of it at every step.
+    # Other processors and other versions of PyTorch add in another order: BN over 20 images makes more of it at every
+    # step. Between torch 2.9 and 2.14 it was 5 % in the second epoch, and a loss falls by half in that time.
     assert losses[:3] == pytest.approx(golden[:3], rel=1e-4)
-    assert losses == pytest.approx(golden, rel=1e-2)
+    assert losses[:6] == pytest.approx(golden[:6], rel=1e-2)
+    assert losses == pytest.approx(golden, rel=0.1)
