@@ -28,10 +28,10 @@ from arcface_edu.data.folder import (
     FolderFaces,
     face_jpegs,
     held_out_pairs,
-    photographs_in,
     warn_of_broken,
 )
 from arcface_edu.data.inspection import inspect_faces, inspect_pairs
+from arcface_edu.data.photographs import photographs_in, scan_people, warn_of_unused
 from arcface_edu.data.recordio import write_face_records
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import DataError
@@ -64,7 +64,7 @@ def draw(options: argparse.Namespace) -> None:
 def detect(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out, options.overwrite)
     broken: list[str] = []
-    photographs = require_photographs(options.photos, broken)
+    photographs = require_photographs(options.photos)
     points, several = find_landmarks(options.photos, photographs, broken)
     warn_of_broken(broken)
     if not points:
@@ -81,7 +81,7 @@ def align(options: argparse.Namespace) -> None:
     if options.out.is_dir() and any(options.out.iterdir()):
         refuse_to_overwrite(options.out, options.overwrite)
     broken: list[str] = []
-    photographs = require_photographs(options.photos, broken)
+    photographs = require_photographs(options.photos)
     points = read_landmarks(options.landmarks, broken)
     faces = align_photographs(options.photos, points, options.out, broken)
     warn_of_broken(broken)
@@ -111,6 +111,7 @@ def pack(options: argparse.Namespace) -> None:
 
 def pairs(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out, options.overwrite)
+    warn_of_unused(options.folder, scan_people(options.folder)[1])
     images, is_same = held_out_pairs(options.folder, options.hold_out, options.pairs, options.seed)
     write_pairs(options.out, images, is_same)
     print(f"{options.out}: {len(is_same):,} pairs, {is_same.sum():,} of one person and as many of two.")
@@ -125,10 +126,12 @@ def inspect(options: argparse.Namespace) -> None:
     with write_atomically(options.sheet) as file:
         contact_sheet(found.rows, found.titles).savefig(file, format="png")
     print(f"contact sheet:       {options.sheet}")
+    if found.broken:
+        raise SystemExit(1)  # for scripts
 
 
-def require_photographs(folder: Path, broken: list[str]) -> list[Path]:
-    photographs = photographs_in(folder, broken) if folder.is_dir() else []
+def require_photographs(folder: Path) -> list[Path]:
+    photographs = photographs_in(folder) if folder.is_dir() else []
     if not photographs:
         raise DataError(f"{folder} is not a folder with photographs in it: name one as FOLDER/anna/1.jpg.")
     return photographs

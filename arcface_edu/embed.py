@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_edu.cli import add_inference_flags, add_model_flags, cli_main, command_parser, parse_args
-from arcface_edu.data.folder import photographs_in, warn_of_broken
+from arcface_edu.data.photographs import photographs_in
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.evaluation.embedding import embed_files
 from arcface_edu.io import write_atomically
@@ -36,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if beside.exists() and not options.output.exists():
         raise DataError(f"{beside} is there, and no {options.output.name} that it belongs to: choose another name.")
     weights_file(options.subject)  # a wrong name is told before all photographs are looked for
-    broken: list[str] = []
-    paths = [path for place in options.photographs for path in photographs_in(place, broken)]
-    warn_of_broken(broken)
+    paths = [path for place in options.photographs for path in photographs_in(place)]
     if not paths:
         raise DataError(f"there is no photograph in {', '.join(map(str, options.photographs))}: name others.")
     model, network = load_model(options.subject, options.network, options.embedding_size)

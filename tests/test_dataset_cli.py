@@ -92,7 +92,12 @@ def test_pairs_are_those_of_the_trainer(photos, tmp_path, capsys):
 
 def test_inspect_a_folder(photos, tmp_path, capsys):
     (photos / "s1" / "0.jpg").write_bytes(b"broken")
-    said = run(capsys, "inspect", photos, "--sheet", tmp_path / "sheet.png")
+    (photos / "notes.txt").write_text("")
+    with pytest.raises(SystemExit) as left:  # for scripts
+        dataset.main(["inspect", str(photos), "--sheet", str(tmp_path / "sheet.png")])
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    assert "1 file is not used: 1 not images, by their names (notes.txt)" in said.out
     assert "40 images of 8 identities" in said.out
     assert "4 least, 5 median, 5 most" in said.out
     assert "112x112 (34), 60x90 (5)" in said.out
@@ -108,7 +113,10 @@ def test_inspect_a_packed_set_and_pairs(photos, tmp_path, capsys):
     assert "40 images of 8 identities" in run(capsys, "inspect", tmp_path / "packed", "--sheet", tmp_path / "1.png").out
     images = [encode_jpeg(face(colour)) for colour in (10, 20, 30)]
     write_pairs(tmp_path / "x.bin", [*images, b"broken"], [True, False])
-    said = run(capsys, "inspect", tmp_path / "x.bin", "--sheet", tmp_path / "2.png")
+    with pytest.raises(SystemExit) as left:
+        dataset.main(["inspect", str(tmp_path / "x.bin"), "--sheet", str(tmp_path / "2.png")])
+    assert left.value.code == 1
+    said = capsys.readouterr()
     assert "2 pairs, 1 of one person and 1 of two" in said.out
     assert "x.bin, image 3: not an image" in said.out
     for sheet in ("1.png", "2.png"):
@@ -207,7 +215,7 @@ def test_sentences(photos, tmp_path, capsys):
     (tmp_path / "evil.bin").write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR.")
     for arguments, sentence in {
         ("inspect", tmp_path / "missing"): "missing is not a folder",
-        ("inspect", tmp_path): "holds no photo",
+        ("inspect", tmp_path): "holds photos only deeper than a folder for each person, as photos/s1/0.jpg: name the",
         ("inspect", tmp_path / "evil.bin"): "evil.bin asks for os.system, which no file of pairs needs",
         ("pack", tmp_path / "missing", tmp_path / "o"): "missing is not a folder",
         ("pack", photos, tmp_path / "o", "--hold-out", 8): "holds 8 people: 8 of them cannot be held out",

@@ -8,25 +8,21 @@ and `pairs` all split here, so that nobody is ever on both sides.
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 from arcface_edu.data.bins import Pairs, choose_pairs, count_pairs
 from arcface_edu.data.images import JPEG, decode, encode_jpeg, fit
+from arcface_edu.data.photographs import DEEPER, People, Unused, scan_people, warn_of_unused
 from arcface_edu.errors import CorruptRecord, DataError
 from arcface_edu.io import StrPath
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".avif"}
 DEFAULT_PAIRS = 6000  # as in LFW
-
-People: TypeAlias = dict[str, list[str]]  # name -> paths of the person's photographs
 
 
 class FolderFaces:
@@ -38,13 +34,15 @@ class FolderFaces:
     """
 
     def __init__(self, folder: StrPath, hold_out: int = 0) -> None:
-        self.people, _ = split_people(folder, hold_out)
+        scanned, unused = scan_people(folder)
+        self.people, _ = _split(folder, _with_photos(folder, scanned, unused), hold_out)
+        warn_of_unused(folder, unused)
         self.names = list(self.people)
         self.num_classes = len(self.names)
         if self.num_classes < 2:
             rest = f" beside the {hold_out} held out" if hold_out else ""
             raise DataError(f"{folder} holds one identity{rest} ({self.names[0]}): training needs at least two.")
-        if empty := [name for name, photos in _scan(folder).items() if not photos]:
+        if empty := [name for name, photos in scanned.items() if not photos]:
             more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
             log.warning(f"{folder}: left out, having no photo: {', '.join(empty[:10])}{more}.")
         self.paths = [photo for photos in self.people.values() for photo in photos]
@@ -65,17 +63,30 @@ class FolderFaces:
 
 def list_people(folder: StrPath) -> People:
     """Return everybody in the folder who has a photo, people and photos in natural order."""
-    people = {name: photos for name, photos in _scan(folder).items() if photos}
-    if not people:
-        raise DataError(
-            f"{folder} holds no photo: give each person a folder of their own in it, with their photos inside."
-        )
-    return people
+    return _with_photos(folder, *scan_people(folder))
 
 
 def split_people(folder: StrPath, hold_out: int = 0) -> tuple[People, People]:
     """Return the people to train on, and the last `hold_out` ones, who are held out."""
-    people = list(list_people(folder).items())
+    return _split(folder, list_people(folder), hold_out)
+
+
+def _with_photos(folder: StrPath, scanned: People, unused: Unused) -> People:
+    """Return the people who have a photo; DataError where nobody has, as in a folder above the folders of people."""
+    if people := {name: photos for name, photos in scanned.items() if photos}:
+        return people
+    deeper = [os.path.relpath(photo, folder) for photo in unused.get(DEEPER, [])]
+    if deeper:
+        above = [str(Path(folder, name)) for name in dict.fromkeys(Path(photo).parts[0] for photo in deeper)]
+        raise DataError(
+            f"{folder} holds photos only deeper than a folder for each person, as {deeper[0]}: name the folder that "
+            f"the people's folders are in, as {' or '.join(above[:3])}, or move the photos up."
+        )
+    raise DataError(f"{folder} holds no photo: give each person a folder of their own in it, with their photos inside.")
+
+
+def _split(folder: StrPath, of_people: People, hold_out: int) -> tuple[People, People]:
+    people = list(of_people.items())
     if not 0 <= hold_out < len(people):
         raise DataError(
             f"{folder} holds {len(people)} people: {hold_out} of them cannot be held out; choose a smaller number."
@@ -134,25 +145,6 @@ def face_jpegs(people: People, broken: list[str], quality: int = 95) -> Iterator
             broken.append(f"{name}: none of the photos can be read, so this identity is left out.")
 
 
-def photographs_in(source: StrPath, broken: list[str]) -> list[Path]:
-    """Return the photographs that a file or folder stands for, subfolders included, in natural order.
-
-    A sentence is added to `broken` for each file whose name is not that of an image.
-    """
-    source = Path(source)
-    if not source.is_dir():
-        return [source]
-
-    def on_error(error: OSError) -> None:
-        broken.append(f"{error.filename}: cannot be read ({error.strerror}); left out.")
-
-    found = [Path(folder) / name for folder, _, names in os.walk(source, onerror=on_error) for name in names]
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts)]
-    found.sort(key=lambda path: [natural_order(part) for part in path.parts])
-    broken += [f"{path}: no image, by its name; left out." for path in found if not _is_image_name(path)]
-    return [path for path in found if _is_image_name(path)]
-
-
 def warn_of_broken(broken: list[str], limit: int = 10) -> None:
     """Log a warning for each unreadable file, up to `limit` of them."""
     for sentence in broken[:limit]:
@@ -167,33 +159,3 @@ def read_photo(path: StrPath) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise CorruptRecord(f"{path}: cannot be read ({error.strerror}); replace or remove it.") from None
-
-
-def _scan(folder: StrPath) -> People:
-    """Return the photos of each folder in `folder`; hidden files and those that are no images do not count."""
-    try:
-        return {
-            person.name: [file.path for file in _entries(person.path) if _is_image_name(file.name) and file.is_file()]
-            for person in _entries(folder)
-            if person.is_dir()
-        }
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(
-            f"{error.filename} is not a folder: name one that holds a folder of photos per person."
-        ) from None
-
-
-def _is_image_name(path: StrPath) -> bool:
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _entries(folder: StrPath) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(visible, key=lambda entry: natural_order(entry.name))
-
-
-def natural_order(name: str) -> tuple[list[int | str], str]:
-    """Return a sort key under which s2 comes before s10."""
-    parts = re.split(r"(\d+)", name)
-    return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)], name

@@ -1,5 +1,7 @@
 """Between encoded images (bytes of a JPEG, PNG ... file), uint8 RGB tensors and the network's input."""
 
+import contextlib
+import functools
 import io
 from typing import Any
 
@@ -13,13 +15,26 @@ from torchvision.transforms.v2 import functional
 from arcface_edu.errors import CorruptRecord
 
 JPEG = b"\xff\xd8\xff"  # how every JPEG begins
+HEIC = 'HEIC, which takes the package pillow-heif: pip install -e ".[heif]"'
+AVIF = "AVIF, which takes Pillow from 11.3 on"
+
+
+@functools.cache
+def missing_decoders() -> dict[str, str]:
+    """Return the endings of phones' images that cannot be read with what is installed here, and what each takes."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    known, wanted = Image.registered_extensions(), {".heic": HEIC, ".heif": HEIC, ".hif": HEIC, ".avif": AVIF}
+    return {suffix: what for suffix, what in wanted.items() if suffix not in known}
 
 
 def decode(encoded: bytes, where: object = "image") -> Tensor:
     """Decode an image to uint8 (3, H, W) RGB, turned upright where the camera noted its orientation.
 
-    Grey, palette, CMYK and 16-bit images become 8-bit RGB, transparency is dropped, of an animation the first picture
-    stays.
+    Grey, palette, CMYK, 16-bit and float images become 8-bit RGB, transparency is dropped, of an animation the first
+    picture stays. HEIC takes the extra `heif`, AVIF a Pillow from 11.3 on.
 
     Args:
         encoded: The bytes of a JPEG, PNG ... file.
@@ -34,12 +49,29 @@ def decode(encoded: bytes, where: object = "image") -> Tensor:
     except (RuntimeError, AttributeError):
         pass  # broken; or a torchvision without decoders, for 0.29 announces their end: Pillow gives the same pixels
     try:
+        if encoded[4:8] == b"ftyp":  # HEIC or AVIF, by whatever name
+            lacking = missing_decoders().get(".avif" if encoded[8:11] == b"avi" else ".heic")
+            if lacking:
+                raise ValueError(lacking)
         image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-        if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode[0] in "IF":
+            image = _eight_bits(image)
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except Exception as error:  # on broken files Pillow raises nearly anything
         raise _corrupt(where, error) from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image of 16-bit, 32-bit or float grey as 8-bit grey: convert() would clip it at 255."""
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high < 65536):  # or not a number
+        raise ValueError(f"its values run from {low:g} to {high:g}; known are 0 to 1, to 255 and to 65535")
+    if image.mode == "F" and high <= 1:
+        values = (values * 255).round()
+    elif image.mode.startswith("I;16") or high > 255:
+        values = values / 256
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def _decode_jpeg(encoded: bytes) -> Tensor:

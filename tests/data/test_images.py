@@ -74,6 +74,42 @@ def test_pillow_gives_the_same_pixels_as_torchvision(monkeypatch):
     assert torch.equal(decode(jpeg), fast)
 
 
+@pytest.mark.parametrize("ending", [".heic", ".avif"])
+def test_what_phones_write(ending, monkeypatch):
+    if ending in images.missing_decoders():
+        pytest.skip("no decoder is installed")
+    picture = encoded(Image.new("RGB", (64, 48), ORANGE), {".heic": "HEIF", ".avif": "AVIF"}[ending])
+    image = decode(picture)
+    assert (image.shape, image.dtype) == ((3, 48, 64), torch.uint8)
+    np.testing.assert_allclose(image[:, 24, 32], ORANGE, atol=6)
+    monkeypatch.setattr(images, "missing_decoders", lambda: {".heic": images.HEIC, ".avif": images.AVIF})
+    with pytest.raises(CorruptRecord, match=rf"a\.jpg: not an image .* \({ending[1:].upper()}, which takes"):
+        decode(picture, "a.jpg")  # whatever its name says
+
+
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [
+        (np.full((8, 8), 0.5, np.float32), 128),
+        (np.full((8, 8), 200, np.float32), 200),
+        (np.full((8, 8), 40_000, np.float32), 156),
+        (np.full((8, 8), 200, np.int32), 200),
+        (np.full((8, 8), 40_000, np.int32), 156),
+        (np.full((8, 8), 200, np.uint16), 0),  # 16 bits say their range themselves
+        (np.zeros((8, 8), np.float32), 0),
+    ],
+)
+def test_deep_grey_is_scaled_not_clipped(values, grey):
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(values), "TIFF")), np.full((3, 8, 8), grey))
+
+
+@pytest.mark.parametrize("value", [-1, 70_000, np.nan, np.inf])
+def test_grey_of_no_known_range_is_refused(value):
+    picture = encoded(Image.fromarray(np.array([[0.5, value]], np.float32)), "TIFF")
+    with pytest.raises(CorruptRecord, match=r"x\.tif: not an image .* \(its values run from .* known are 0 to 1"):
+        decode(picture, "x.tif")
+
+
 def test_broken_images_are_named():
     jpeg = encode_jpeg(torch.randint(0, 256, (3, 112, 112), dtype=torch.uint8))
     png = encode_png(torch.randint(0, 256, (3, 112, 112), dtype=torch.uint8))
