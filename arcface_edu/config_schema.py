@@ -58,6 +58,7 @@ def _are_numbers(values: Any, count: int) -> bool:
 
 
 NOT_NEGATIVE, POSITIVE = _at_least(0), _at_least(1)
+SHARE_OR_NONE = Rule("0 to 1", lambda value: 0 <= value <= 1, "; it is a share, from 0 to 1")
 SHARE = Rule("above 0, at most 1", lambda value: 0 < value <= 1, "; it is a share, above 0 and at most 1")
 MARGINS = Rule(
     "3 numbers",
@@ -75,7 +76,7 @@ LOSSES = _one_of("softmax", "norm_softmax", "sphereface", "cosface", "arcface", 
 SCHEMA: dict[str, tuple[Key, ...]] = {
     "data": (
         Key("rec", str | None, None, None,
-            "folder with train.rec/.idx/property, or one folder of photographs per person; None = drawn faces"),
+            'folder of train.rec, or of a folder per person; None = drawn faces; "synthetic" = made-up ones'),
         Key("num_classes", int | None, None, POSITIVE, "identities; None = read from the data; a number is checked"),
         Key("num_image", int | None, None, None, "images; likewise"),
         Key("val_targets", list | tuple, [], None,
@@ -112,7 +113,8 @@ SCHEMA: dict[str, tuple[Key, ...]] = {
             "arcface_torch since December 2022 | before it"),
         Key("interclass_filtering_threshold", float, 0.0, NOT_NEGATIVE,
             "> 0: cosines of other classes above it count as 0"),
-        Key("sample_rate", float, 1.0, SHARE, "share of the class centres in a step (Partial FC); 1 = all"),
+        Key("sample_rate", float, 1.0, SHARE_OR_NONE,
+            "share of the class centres in a step (Partial FC); 1 = all, 0 = the batch's people's"),
     ),
     "optimization": (
         Key("optimizer", str, "sgd", _one_of("sgd", "adamw"), ""),

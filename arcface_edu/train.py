@@ -47,9 +47,10 @@ from arcface_edu.training.collectives import (
 )
 from arcface_edu.training.launch import SINGLE_PROCESS, World, join_world, mark_started, was_restarted
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog, read_metrics
+from arcface_edu.training.pair_sets import PairSet, check_pair_images
 from arcface_edu.training.parallel import average_bn_statistics
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
-from arcface_edu.training.prepare import PairSet, describe_data, prepare
+from arcface_edu.training.prepare import describe_data, prepare
 from arcface_edu.training.profiling import profiling
 from arcface_edu.training.schedule import Schedule, check_linear_rule, set_lr
 from arcface_edu.training.signals import StopRequest, listen_for_stop
@@ -110,6 +111,7 @@ def train(config: Any, world: World = SINGLE_PROCESS) -> dict[str, Any]:
         config, output, faces, pair_sets = prepare(config, world, resume)
     mark_started()
     assert_same_on_all_ranks(describe_data(config, faces))
+    check_pair_images(pair_sets, world)
     schedule = Schedule.of(config, len(faces), world.size)
 
     # State
@@ -247,11 +249,11 @@ def verify(state: TrainState, pair_sets: list[PairSet], metrics: MetricsLog | No
     average_bn_statistics(state.model)
     results = {}
     for pairs in pair_sets:
-        share = -(-len(pairs.images) // world.size)
-        own = pairs.images[world.rank * share : (world.rank + 1) * share] or pairs.images[:1]  # left without: any
         with autocast(state.device, state.dtype):
             embeddings = embed_images(
-                state.model, own, progress=f"verifying on {pairs.name}" if world.is_main else None
+                state.model,
+                pairs.images[pairs.part(world)],
+                progress=f"verifying on {pairs.name}" if world.is_main else None,
             )
         gathered = torch.cat(all_gather_object(embeddings))[: len(pairs.images)]  # (2N, D)
         results[pairs.name] = verify_pairs(gathered, pairs.is_same)

@@ -9,7 +9,7 @@ from arcface_edu.recipes import configs_table, list_recipes, recipe_line
 
 OWN = {"drawn_faces", "own_data", "fine_tune"}
 RECIPES = {recipe.name: recipe for recipe in list_recipes()}
-NAMES = {"ms1mv2": "MS1MV2", "ms1mv3": "MS1MV3", "glint360k": "Glint360K"}
+NAMES = {"3millions": "Synthetic", "ms1mv2": "MS1MV2", "ms1mv3": "MS1MV3", "glint360k": "Glint360K"}
 
 
 def test_every_recipe_says_data_gpus_and_year_at_the_head_of_its_file():
@@ -23,8 +23,9 @@ def test_every_recipe_says_data_gpus_and_year_at_the_head_of_its_file():
             assert recipe.config.batch_size * recipe.config.gradient_acc * recipe.gpus == recipe.config.recipe[1]
     years = {recipe.year for recipe in RECIPES.values()}
     assert years == {2021, 2022, 2023}
-    assert {name for name, recipe in RECIPES.items() if recipe.config.decay_epoch} == {"ms1mv3_r50", "ms1mv3_r100"}
-    assert {name for name, recipe in RECIPES.items() if recipe.year == 2021} == {"ms1mv3_r50", "ms1mv3_r100"}
+    steps = {"ms1mv3_r50", "ms1mv3_r100", "ms1mv3_r2060"}
+    assert {name for name, recipe in RECIPES.items() if recipe.config.decay_epoch} == steps
+    assert {name for name, recipe in RECIPES.items() if recipe.year == 2021} == steps
 
 
 def test_the_table_tells_the_configs_apart():

@@ -8,6 +8,7 @@ import torch
 
 from arcface_edu.cli import set_up_logging
 from arcface_edu.config import load_config, shipped_configs
+from arcface_edu.data.datasets import SYNTHETIC
 from arcface_edu.errors import ConfigError
 from arcface_edu.heads import build_head
 from arcface_edu.models import build_model
@@ -19,14 +20,16 @@ from arcface_edu.training.prepare import complete_without_data, find_pair_files
 from arcface_edu.training.schedule import Schedule, check_linear_rule
 
 BLOCK_OF_2021 = Path(__file__).parent / "fixtures" / "config_of_the_seed.py"
-NETWORKS = ("mbf", "r18", "r50", "r100", "r200")
+NETWORKS = ("mbf", "r18", "r50", "r100", "r200", "r2060")
 SETS = {  # people, images
     "ms1mv2": (85_742, 5_822_653),
     "ms1mv3": (93_431, 5_179_510),
     "glint360k": (360_232, 17_091_657),
     "wf4m": (205_990, 4_235_242),
     "wf12m": (617_970, 12_720_066),
+    "wf12m_conflict": (1_017_970, 12_720_066),
     "wf42m": (2_059_906, 42_474_557),
+    "3millions": (300_000, 100_000),
 }
 ARC, COS = (1.0, 0.5, 0.0), (1.0, 0.0, 0.4)
 # name -> GPUs, images a step, rate in force, epochs, epochs of warm-up, weight decay, share of the centres, margins
@@ -48,6 +51,12 @@ SGD = {
     "wf12m_r50": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, COS),
     "wf12m_r100": (8, 1024, 0.1, 20, 0, 5e-4, 1.0, COS),
     "wf12m_pfc02_r100": (8, 1024, 0.1, 20, 0, 5e-4, 0.2, COS),
+    "wf12m_flip_r50": (8, 1024, 0.1, 20, 2, 5e-4, 1.0, COS),
+    "wf12m_flip_pfc01_filter04_r50": (8, 1024, 0.1, 20, 2, 5e-4, 0.1, COS),
+    "wf12m_flip_pfc02_filter04_r50": (8, 1024, 0.1, 20, 2, 5e-4, 0.2, COS),
+    "wf12m_conflict_r50": (8, 1024, 0.1, 20, 2, 5e-4, 1.0, COS),
+    "wf12m_conflict_r50_pfc03_filter04": (8, 1024, 0.1, 20, 2, 5e-4, 0.3, COS),
+    "wf42m_pfc0008_32gpu_r100": (32, 16_384, 0.4, 20, 2, 5e-4, 0.0, COS),
     "wf42m_pfc02_8gpus_r50_bs4k": (8, 4096, 0.4, 20, 2, 5e-4, 0.2, COS),
     "wf42m_pfc02_16gpus_r50_bs8k": (16, 8192, 0.6, 20, 4, 5e-4, 0.2, COS),
     "wf42m_pfc02_32gpus_r50_bs4k": (32, 4096, 0.4, 20, 2, 5e-4, 0.2, COS),
@@ -62,6 +71,7 @@ SGD = {
     "wf42m_pfc03_32gpu_r200": (32, 4096, 0.4, 20, 2, 5e-4, 0.3, COS),
 }
 ADAMW = {
+    "wf42m_pfc02_vit_h": (40, 30_720, 0.001, 16, 2, 0.1, 0.5, COS),
     "wf42m_pfc03_40epoch_8gpu_vit_t": (8, 4096, 0.001, 40, 4, 0.1, 0.3, COS),
     "wf42m_pfc03_40epoch_8gpu_vit_b": (8, 24_576, 0.001, 40, 4, 0.1, 0.3, COS),
     **{
@@ -71,20 +81,29 @@ ADAMW = {
 }
 STRAIGHT = SGD | ADAMW  # the rate falls in a straight line
 STEPS = ("ms1mv3_r50", "ms1mv3_r100")  # the step-decay recipe (2021)
+OTHERS = ("ms1mv3_r2060", "3millions")  # the same with other numbers, and a speed test
+ALL = (*STRAIGHT, *STEPS, *OTHERS)
 
 
 def test_every_shipped_recipe_is_held_against_its_publication():
     own = {"drawn_faces", "own_data", "fine_tune"}
-    assert shipped_configs().keys() - own == {*STRAIGHT, *STEPS}
+    assert shipped_configs().keys() - own == {*ALL}
 
 
-@pytest.mark.parametrize("name", [*STRAIGHT, *STEPS])
+def set_of(name):
+    return SETS[max((of for of in SETS if name.startswith(of)), key=len)]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_data_and_network_are_those_of_the_name(name):
     config = load_config(name)
-    assert (config.num_classes, config.num_image) == SETS[name.split("_")[0]]
-    assert config.rec.startswith("data/")
+    assert (config.num_classes, config.num_image) == set_of(name)
+    assert config.rec.startswith("data/") or (config.rec == SYNTHETIC and name == "3millions")
+    assert config.interclass_filtering_threshold == (0.4 if "filter04" in name else 0)
     words = name.split("_")
-    network = "_".join(words[words.index("vit") :]) if "vit" in words else next(w for w in words if w in NETWORKS)
+    network = (
+        "_".join(words[words.index("vit") :]) if "vit" in words else next((w for w in words if w in NETWORKS), "mbf")
+    )
     assert config.network.startswith(network)
     with torch.device("meta"):
         model = build_model(config.network, config.embedding_size)
@@ -100,7 +119,7 @@ def distinct_builds():
     """A recipe for each combination of what is built and stepped. Recipes of one combination differ in numbers only."""
     keys = ("network", "optimizer", "sample_rate", "gradient_acc", "gradient_checkpointing", "embedding_size", "fp16")
     builds = {}
-    for name in (*STEPS, *STRAIGHT):
+    for name in ALL:
         config = load_config(name)
         builds.setdefault(tuple(config[key] for key in keys), name)
     return sorted(builds.values())
@@ -113,11 +132,11 @@ def test_every_kind_of_recipe_can_be_built_stepped_and_saved(name):
     micro_batches = min(2, load_config(name).gradient_acc)  # the third to the twelfth are as the second
     said = dry_run(load_config(name, [f"dry_run_gpus={gpus}", f"gradient_acc={micro_batches}"]))
     assert f"as rank 0 of {gpus}, " in said
-    assert f", of {SETS[name.split('_')[0]][0]:,} on all {gpus}" in said
+    assert f", of {set_of(name)[0]:,} on all {gpus}" in said
     assert "two steps and a checkpoint, nothing wrong" in said
 
 
-@pytest.mark.parametrize("name", [*STRAIGHT, *STEPS])
+@pytest.mark.parametrize("name", ALL)
 def test_every_recipe_is_complete_on_the_gpus_it_is_meant_for(name):
     config = load_config(name)
     assert complete_without_data(config, gpus_of(name)) == config
@@ -146,6 +165,23 @@ def test_recipe_is_the_published_one(name):
 
     assert check_linear_rule(config, gpus) is None
     assert f"is not the recipe, which is {rate:g} with {batch:,}" in check_linear_rule(config, 3 * gpus)
+
+
+def test_the_deepest_network_takes_the_steps_of_its_file():
+    """ms1mv3_r2060 of July 2021: 8 x 64 images, lr 0.1 for 512, [m - 1 for m in (11, 17, 22)]"""
+    config = load_config("ms1mv3_r2060")
+    schedule = Schedule.of(config, config.num_image, 8)
+    assert (schedule.total_batch, schedule.peak_lr, config.num_epoch, config.weight_decay) == (512, 0.1, 25, 5e-4)
+    assert schedule.decay_steps == tuple(epoch * schedule.steps_per_epoch for epoch in (10, 16, 21))
+    with torch.device("meta"):
+        model = build_model("r2060")
+    assert [len(layer) for layer in (model.layer1, model.layer2, model.layer3, model.layer4)] == [3, 128, 896, 3]
+
+
+def test_the_speed_test_is_that_of_its_file():
+    config = load_config("3millions")
+    assert (config.batch_size, config.lr, config.num_epoch, config.sample_rate) == (512, 0.1, 30, 0.1)
+    assert tuple(config.margin_list) == COS
 
 
 def test_the_block_of_2021_means_what_it_meant(tmp_path, monkeypatch):
@@ -197,7 +233,7 @@ def test_the_shipped_step_decay_recipes_differ_from_the_block_in_name_place_and_
 def test_a_recipe_takes_the_gradient_of_its_time():
     """arcface_torch computes the margin outside autograd since December 2022; the recipes are stated as of today."""
     exact = {recipe.name for recipe in list_recipes() if recipe.config.margin_gradient == "exact"}
-    assert exact == {recipe.name for recipe in list_recipes() if recipe.year < 2022} == set(STEPS)
+    assert exact == {recipe.name for recipe in list_recipes() if recipe.year < 2022} == {*STEPS, "ms1mv3_r2060"}
     assert load_config().margin_gradient == "straight-through"
 
 

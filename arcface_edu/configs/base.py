@@ -9,7 +9,7 @@ from easydict import EasyDict as edict
 config = edict()
 
 # data
-config.rec = None  # folder with train.rec/.idx/property, or one folder of photographs per person; None = drawn faces
+config.rec = None  # folder of train.rec, or of a folder per person; None = drawn faces; "synthetic" = made-up ones
 config.num_classes = None  # identities; None = read from the data; a number is checked
 config.num_image = None  # images; likewise
 config.val_targets = []  # verification pairs, as lfw,cfp_fp: lfw.bin beside the data, or a file; [] = every .bin there
@@ -36,7 +36,7 @@ config.margin_list = None  # (m1, m2, m3) of cos(m1*theta + m2) - m3; overrules 
 config.scale = 64.0  # s, by which cosines are multiplied; None = 64 at 512 dimensions, s^2 / d kept
 config.margin_gradient = "straight-through"  # straight-through | exact: arcface_torch since December 2022 | before it
 config.interclass_filtering_threshold = 0.0  # > 0: cosines of other classes above it count as 0
-config.sample_rate = 1.0  # share of the class centres in a step (Partial FC); 1 = all
+config.sample_rate = 1.0  # share of the class centres in a step (Partial FC); 1 = all, 0 = the batch's people's
 
 # optimization
 config.optimizer = "sgd"  # sgd | adamw

@@ -1,8 +1,7 @@
 """Face data sets by one interface, from MS1MV3's files or from a folder of photographs: `open_faces(path)`."""
 
 import logging
-import struct
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +11,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arcface_edu.data.folder import FolderFaces
-from arcface_edu.data.images import decode, fit
-from arcface_edu.data.recordio import IMAGE_HEADER, RecordReader, find_records, unpack_image
+from arcface_edu.data.images import decode, encode_png, fit
+from arcface_edu.data.labels import UNREADABLE, labels_of, read_labels
+from arcface_edu.data.recordio import RecordReader, find_records, unpack_image
 from arcface_edu.errors import CorruptRecord, DataError
 from arcface_edu.io import StrPath
 
 log = logging.getLogger(__name__)
 
+SYNTHETIC = "synthetic"  # what `rec` is for images that are made up
 FEW_IMAGES = 200_000  # up to so many, every label is checked when the set is opened; beyond, of some images
 SPOT_CHECKS = 2_000
 EXACT = 2**24  # up to here float32, in which RecordIO keeps its labels, counts exactly
@@ -35,7 +36,7 @@ class FaceDataset(Protocol):
 
     @property
     def labels(self) -> np.ndarray | None:
-        """(N,) int64; None of a RecordIO set of more than 200,000 images, which would take too long."""
+        """(N,) int64; None of a RecordIO set of more than 200,000 images that says how many people it has."""
 
     def __len__(self) -> int: ...
 
@@ -45,12 +46,13 @@ class FaceDataset(Protocol):
         """Return the encoded image, the label and the words that name image `index`."""
 
 
-def open_faces(path: StrPath, hold_out: int = 0) -> FaceDataset:
+def open_faces(path: StrPath, hold_out: int = 0, only: Container[str] | None = None) -> FaceDataset:
     """Open the data set in a folder: RecordIO (train.rec, train.idx, property), else one folder of photos per person.
 
     Args:
         path: The folder, or the .rec file in it.
         hold_out: Leave out the last so many people of a photo folder, for verification.
+        only: The names of the people to take from a photo folder; None = all.
 
     Returns:
         A map-style data set of (uint8 (3, 112, 112) RGB, int label) with `num_classes`, `names`, `labels`, `len`.
@@ -60,7 +62,7 @@ def open_faces(path: StrPath, hold_out: int = 0) -> FaceDataset:
     """
     path = Path(path)
     if not (records := find_records(path)):
-        return FolderFaces(path, hold_out)
+        return FolderFaces(path, hold_out, only)
     if hold_out:
         raise DataError(
             f"{path} is packed, and people are held out of photo folders only: pack it with --hold-out {hold_out}."
@@ -90,18 +92,20 @@ class RecordFaces:
             )
         counted = declared or identities
         check_all = len(self.keys) <= FEW_IMAGES or counted is None
-        checked = self.keys if check_all else self.keys[np.linspace(0, len(self.keys) - 1, SPOT_CHECKS).astype(int)]
-        labels = {key: self._label(key) for key in checked.tolist()}
-        known = [label for label in labels.values() if label is not None and label < EXACT]
-        self.num_classes = 1 + int(max(known, default=-1)) if counted is None else counted
-        for key, label in labels.items():
-            if label is not None:
-                self._check_label(label, f"{self.reader.path}, record {key}")
-        readable = [-1 if label is None else label for label in labels.values()]
-        self.labels = np.array(readable, dtype=np.int64) if check_all else None
+        spots = np.linspace(0, len(self.keys) - 1, SPOT_CHECKS).astype(int)
+        checked = self.keys if check_all else self.keys[spots]
+        labels = labels_of(self.reader, checked) if check_all else self._read(checked)
+        known = labels[labels < EXACT]
+        self.num_classes = 1 + int(known.max(initial=-1)) if counted is None else counted
+        readable = labels != UNREADABLE
+        sound = (labels >= 0) & (labels < self.num_classes) & (labels == np.trunc(labels))
+        for row in np.flatnonzero(readable & ~sound)[:1].tolist():
+            self._check_label(float(labels[row]), f"{self.reader.path}, record {checked[row]}")
+        self.labels = np.where(readable, labels, -1).astype(np.int64) if check_all else None
         if self.num_classes < 2:
             raise DataError(f"{self.reader.path} holds one identity: training needs at least two.")
-        self.names = self._read_names()
+        self.known_names = self._read_names()
+        self.names = self.known_names or [str(label) for label in range(self.num_classes)]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -149,19 +153,13 @@ class RecordFaces:
             raise DataError(f'{path} reads "{text[:40]}" instead of `identities,112,112`: correct or delete it.')
         return int(count)
 
-    def _read_names(self) -> list[str]:
+    def _read_names(self) -> list[str] | None:
         path = self.folder / "identities.txt"  # `dataset pack` writes it
         names = path.read_text("utf-8", errors="surrogateescape").splitlines() if path.exists() else []
-        return names if len(names) == self.num_classes else [str(label) for label in range(self.num_classes)]
+        return names if len(names) == self.num_classes else None
 
-    def _label(self, key: int) -> float | None:
-        """Return the label of a record without reading its image; None if it cannot be read."""
-        try:
-            head = self.reader.head(key, IMAGE_HEADER.size + 4)
-            flag, label, _, _ = IMAGE_HEADER.unpack_from(head)
-            return label if flag == 0 else struct.unpack_from("<f", head, IMAGE_HEADER.size)[0]
-        except (CorruptRecord, struct.error):
-            return None
+    def _read(self, keys: np.ndarray) -> np.ndarray:
+        return read_labels(self.reader.path, self.reader.offsets_of(keys))
 
     def _check_label(self, label: float, where: str) -> None:
         if not 0 <= label < self.num_classes or label != int(label):
@@ -169,6 +167,39 @@ class RecordFaces:
                 f"{where} has label {label:g}, and with {self.num_classes:,} identities labels run from 0 to "
                 f"{self.num_classes - 1:,}: correct the count in property, or pack the set again."
             )
+
+
+class SyntheticFaces:
+    """A `FaceDataset` of noise, to measure speed with: nothing is read or decoded, and nothing can be learned."""
+
+    IMAGES = 64  # different ones
+
+    def __init__(self, num_classes: int, num_image: int) -> None:
+        self.num_classes, self.num_image = num_classes, num_image
+        pixels = torch.randint(256, (self.IMAGES, 112, 112, 3), dtype=torch.uint8, generator=torch.Generator())
+        self.images = pixels.permute(0, 3, 1, 2)
+
+    @property
+    def names(self) -> list[str]:
+        """The labels as words."""
+        return [str(label) for label in range(self.num_classes)]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64, as good as random: a step meets the people that a step of a shuffled set does."""
+        return np.arange(self.num_image, dtype=np.int64) * 2_654_435_761 % 2**32 % self.num_classes
+
+    def __len__(self) -> int:
+        return self.num_image
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        index = range(self.num_image)[index]
+        return self.images[index % self.IMAGES], index * 2_654_435_761 % 2**32 % self.num_classes
+
+    def encoded(self, index: int) -> tuple[bytes, int, str]:
+        """Return the image as PNG, the label and a name."""
+        image, label = self[index]
+        return encode_png(image), label, f"{SYNTHETIC} image {index}"
 
 
 def sample_faces(

@@ -8,7 +8,7 @@ and `pairs` all split here, so that nobody is ever on both sides.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +26,21 @@ DEFAULT_PAIRS = 6000  # as in LFW
 
 
 class FolderFaces:
-    """A `FaceDataset` over a folder; `people`: name -> paths of the person's photographs.
+    """A `FaceDataset` over a folder; `people`, and `held_out`: name -> paths of the person's photographs.
+
+    Args:
+        folder: Holds a folder of photographs per person.
+        hold_out: Leave out the last so many people, for verification.
+        only: The names of the people to take; None = all.
 
     Raises:
         DataError: There are not at least two people to train on.
         CorruptRecord: When an image is read: it cannot be.
     """
 
-    def __init__(self, folder: StrPath, hold_out: int = 0) -> None:
+    def __init__(self, folder: StrPath, hold_out: int = 0, only: Container[str] | None = None) -> None:
         scanned, unused = scan_people(folder)
-        self.people, _ = _split(folder, _with_photos(folder, scanned, unused), hold_out)
+        self.people, self.held_out = _split(folder, _with_photos(folder, scanned, unused, only), hold_out)
         warn_of_unused(folder, unused)
         self.names = list(self.people)
         self.num_classes = len(self.names)
@@ -61,19 +66,19 @@ class FolderFaces:
         return read_photo(path), int(self.labels[index]), path
 
 
-def list_people(folder: StrPath) -> People:
-    """Return everybody in the folder who has a photo, people and photos in natural order."""
-    return _with_photos(folder, *scan_people(folder))
+def list_people(folder: StrPath, only: Container[str] | None = None) -> People:
+    """Return everybody in the folder who has a photo (and is in `only`), people and photos in natural order."""
+    return _with_photos(folder, *scan_people(folder), only)
 
 
-def split_people(folder: StrPath, hold_out: int = 0) -> tuple[People, People]:
+def split_people(folder: StrPath, hold_out: int = 0, only: Container[str] | None = None) -> tuple[People, People]:
     """Return the people to train on, and the last `hold_out` ones, who are held out."""
-    return _split(folder, list_people(folder), hold_out)
+    return _split(folder, list_people(folder, only), hold_out)
 
 
-def _with_photos(folder: StrPath, scanned: People, unused: Unused) -> People:
+def _with_photos(folder: StrPath, scanned: People, unused: Unused, only: Container[str] | None = None) -> People:
     """Return the people who have a photo; DataError where nobody has, as in a folder above the folders of people."""
-    if people := {name: photos for name, photos in scanned.items() if photos}:
+    if people := {name: photos for name, photos in scanned.items() if photos and (only is None or name in only)}:
         return people
     deeper = [os.path.relpath(photo, folder) for photo in unused.get(DEEPER, [])]
     if deeper:
@@ -108,6 +113,11 @@ def held_out_pairs(folder: StrPath, hold_out: int, pairs: int | None = None, see
         DataError: Not even two pairs a fold exist. (Photos that cannot be read are named and left out.)
     """
     people = split_people(folder, hold_out)[1] if hold_out else list_people(folder)
+    return pairs_of_people(people, folder, pairs, seed)
+
+
+def pairs_of_people(people: People, folder: StrPath, pairs: int | None = None, seed: int = 0) -> Pairs:
+    """Return verification pairs of some people in a folder; otherwise as `held_out_pairs`."""
     broken: list[str] = []
     photos = [photos for _, photos in face_jpegs(people, broken)]
     warn_of_broken(broken)

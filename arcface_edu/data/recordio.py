@@ -77,8 +77,12 @@ class RecordReader:
                 raise self._corrupt(key, offset, "its last part is missing")
         return MAGIC_BYTES.join(parts)
 
+    def offsets_of(self, keys: np.ndarray) -> np.ndarray:
+        """Return where records begin in the file: (N,) int64 keys of this reader -> (N,) int64 bytes."""
+        return self._offsets if keys is self.keys else self._offsets[np.searchsorted(self.keys, keys, "right") - 1]
+
     def head(self, key: int, size: int) -> bytes:
-        """Return the first `size` bytes of a record's first part: enough for the label, without reading the image."""
+        """Return the first `size` bytes of a record's first part, without reading the rest."""
         _, payload, _ = self._part(key, self._offset(key), size)
         return payload
 
@@ -128,14 +132,16 @@ class RecordReader:
         offsets: list[int] = []
         ids: list[int] = []
         offset = 0
-        while offset < size:
-            flag, head, end = self._part(len(offsets), offset, IMAGE_HEADER.size)
-            if end > size:
-                raise self._corrupt(len(offsets), offset, "the file ends inside it")
-            if flag in (0, 1):
-                offsets.append(offset)
-                ids.append(IMAGE_HEADER.unpack(head)[2] if len(head) == IMAGE_HEADER.size else -1)
-            offset = end
+        with tqdm(total=size, desc=f"finding records in {self.path.name}", unit="B", unit_scale=True, delay=2) as bar:
+            while offset < size:
+                flag, head, end = self._part(len(offsets), offset, IMAGE_HEADER.size)
+                if end > size:
+                    raise self._corrupt(len(offsets), offset, "the file ends inside it")
+                if flag in (0, 1):
+                    offsets.append(offset)
+                    ids.append(IMAGE_HEADER.unpack(head)[2] if len(head) == IMAGE_HEADER.size else -1)
+                bar.update(end - offset)
+                offset = end
         count = len(offsets)
         counted = sorted(ids) in (list(range(count)), list(range(1, count + 1)))
         return np.array(ids if counted else range(count), dtype=np.int64), np.array(offsets, dtype=np.int64)

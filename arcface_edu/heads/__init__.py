@@ -31,5 +31,6 @@ def build_head(config: Any, num_classes: int) -> "Head":
         gradient=config.margin_gradient,
         interclass_filtering_threshold=config.interclass_filtering_threshold,
         sample_rate=config.sample_rate,
+        batch_size=config.batch_size or 0,
         seed=config.seed,
     )

@@ -37,7 +37,9 @@ class MarginSoftmax(nn.Module):
         interclass_filtering_threshold: Above 0, a cosine to another class that exceeds it counts as 0 (90 degrees): an
             image that near to another class is more likely labelled wrongly (Partial FC, arXiv 2203.15565).
         sample_rate: Share of the class centres used in a step: those of the batch's classes always, others at random.
-            Below 1, `weight.grad` is a sparse COO tensor of the used rows; `training.row_optim` steps by those.
+            0 = no others. Below 1, `weight.grad` is a sparse COO tensor of the used rows; `training.row_optim` steps by
+            those.
+        batch_size: Images of a rank in a step, where they are known: `expected_first_loss` counts their classes.
         seed: Of the first class centres and of the samples; None = first centres from torch's own generator.
         sharded: Share the classes out over the ranks of the default process group; see `PartialFC`.
         chunk_size: How many classes are compared at a time, see `chunked`; None = what fits the cache.
@@ -58,6 +60,7 @@ class MarginSoftmax(nn.Module):
         gradient: str = "straight-through",
         interclass_filtering_threshold: float = 0.0,
         sample_rate: float = 1.0,
+        batch_size: int = 0,
         seed: int | None = None,
         sharded: bool = False,
         chunk_size: int | None = None,
@@ -69,14 +72,15 @@ class MarginSoftmax(nn.Module):
             raise ConfigError(f"margin is {margin!r}; it holds (m1, m2, m3) with m1 > 0 and 0 <= m2 < pi.")
         if chunk_size is not None and chunk_size < 1:
             raise ConfigError(f"chunk_size is {chunk_size!r}; it counts classes, 1 or more, or is None.")
-        if not 0 < sample_rate <= 1:
-            raise ConfigError(f"sample_rate is {sample_rate!r}; it is a share, above 0 and at most 1.")
+        if not 0 <= sample_rate <= 1:
+            raise ConfigError(f"sample_rate is {sample_rate!r}; it is a share, from 0 to 1.")
         self.margin = tuple(map(float, margin))
         self.num_classes = num_classes
         self.scale = scale
         self.gradient = gradient
         self.interclass_filtering_threshold = interclass_filtering_threshold
         self.sample_rate = sample_rate
+        self.batch_size = batch_size
         self.seed = seed
         self.samples_drawn = 0
         self.chunk_size = chunk_size
@@ -182,7 +186,9 @@ class MarginSoftmax(nn.Module):
         sits at 90 degrees. Few classes never see the far tail that carries that mean: past s/sqrt(d) = sqrt(2 ln C)
         the largest of C normal numbers is what counts.
         """
-        num_classes, dimension = max(1, round(self.sample_rate * self.num_classes)), self.weight.shape[1]
+        images, dimension = self.batch_size * self.world_size, self.weight.shape[1]
+        in_batch = self.num_classes * (1 - (1 - 1 / self.num_classes) ** images)  # distinct labels of random images
+        num_classes = max(1, round(self.sample_rate * self.num_classes), round(in_batch))
         m1, m2, m3 = self.margin
         spread = self.scale / math.sqrt(dimension)  # standard deviation of a logit
         reach = math.sqrt(2 * math.log(num_classes))

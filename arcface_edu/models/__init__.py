@@ -24,8 +24,9 @@ def build_model(
     """Return a network with random weights: (B, 3, 112, 112) float RGB in [-1, 1] -> (B, embedding_size) float32.
 
     Args:
-        network: "r18" "r34" "r50" "r100" "r200"; "r10", the small one of the default run, and "r10_quick", which
-            computes even less; "mbf" "mbf_large"; "vit_t" "vit_s" "vit_b" "vit_l", and their kin in models/vit.py.
+        network: "r18" "r34" "r50" "r100" "r200" "r2060"; "r10", the small one of the default run, and "r10_quick",
+            which computes even less; "mbf" "mbf_large"; "vit_t" "vit_s" "vit_b" "vit_l", and their kin in
+            models/vit.py.
         embedding_size: numbers in an embedding.
         dropout: share of the features that are dropped in training, before the last linear layer.
         gradient_checkpointing: keep only each block's input for the backward pass and compute the rest again there.

@@ -112,4 +112,5 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "r50": dict(blocks=(3, 4, 14, 3)),
     "r100": dict(blocks=(3, 13, 30, 3)),
     "r200": dict(blocks=(6, 26, 60, 6)),
+    "r2060": dict(blocks=(3, 128, 896, 3)),
 }

@@ -97,8 +97,12 @@ class SparseRows:
         return zip(rows.split(block), values.split(block), strict=True)
 
 
+# Steps of an optimizer in one kernel. They have no fake: PyTorch runs them, on true memory for weights and moments.
+FUSED = (torch.ops.aten._fused_sgd_, torch.ops.aten._fused_adamw_)
+
+
 class MaskedRows(TorchDispatchMode):
-    """Gives x[mask] as many rows as one rank has images.
+    """Gives x[mask] as many rows as one rank has images, and leaves out the fused steps, which return nothing.
 
     How many ones a mask has is not known. The only mask in a step selects, of all ranks' images, those whose class
     is on this rank.
@@ -111,4 +115,6 @@ class MaskedRows(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.index.Tensor and args[1][0].dtype == torch.bool:
             return args[0].new_empty(min(self.batch_size, len(args[0])), *args[0].shape[1:])
+        if getattr(func, "overloadpacket", None) in FUSED:
+            return None
         return func(*args, **(kwargs or {}))

@@ -3,6 +3,7 @@
 Each step takes a config and returns a completed copy. What `prepare` returns no longer changes.
 """
 
+import json
 import logging
 import math
 import zlib
@@ -13,28 +14,28 @@ import numpy as np
 from easydict import EasyDict
 
 from arcface_edu.config import FinalConfig
-from arcface_edu.data.bins import read_pairs
-from arcface_edu.data.datasets import FaceDataset, open_faces
-from arcface_edu.data.folder import FolderFaces, held_out_pairs, list_people
+from arcface_edu.data.datasets import SYNTHETIC, FaceDataset, SyntheticFaces, open_faces
+from arcface_edu.data.folder import list_people
 from arcface_edu.data.recordio import find_records
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.io import write_json_atomically
 from arcface_edu.models.weights import hash_of
 from arcface_edu.runs import architecture_of, weights_file
 from arcface_edu.training.launch import SINGLE_PROCESS, World
+from arcface_edu.training.pair_sets import PairSet, hold_out_some, pair_set_of, read_pair_files
+from arcface_edu.training.people import (
+    FILE,
+    RunPeople,
+    check_same_people,
+    describe_people,
+    same_people_in,
+    saved_people,
+)
 
 log = logging.getLogger(__name__)
 
-RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", "tensorboard")
-AUTOMATIC_HOLD_OUT = 10  # from so many people on, a fifth of a folder is kept to verify on
-
-
-class PairSet(NamedTuple):
-    """Verification pairs; images 2i and 2i + 1 are pair i."""
-
-    name: str
-    images: list[bytes]  # 2N encoded images
-    is_same: np.ndarray  # (N,) bool
+RUN_FILES = ("checkpoints", "config.json", "figures", "metrics.jsonl", "model.pt", FILE, "tensorboard")
 
 
 class Data(NamedTuple):
@@ -67,7 +68,10 @@ def prepare(config: EasyDict, world: World = SINGLE_PROCESS, resume: bool = Fals
     """
     config = fit_to_weights(EasyDict(config, resume=config.resume or resume))
     output = open_output(config, world)
-    config, faces, pair_sets = prepare_data(config, world.size)
+    before = saved_people(output) if config.resume else None
+    config, faces, pair_sets = prepare_data(config, world.size, before)
+    if before is None and world.is_main:
+        write_json_atomically(output / FILE, describe_people(faces))
     return Prepared(FinalConfig(config), output, faces, pair_sets)
 
 
@@ -135,24 +139,39 @@ def open_output(config: EasyDict, world: World = SINGLE_PROCESS) -> Path:
     return output
 
 
-def prepare_data(config: EasyDict, world_size: int = 1) -> Data:
+def prepare_data(config: EasyDict, world_size: int = 1, before: RunPeople | None = None) -> Data:
     """Open training faces and verification pairs, and complete the config from them.
 
     The data says rec, hold_out, num_classes, num_image, batch_size, num_epoch and lr where the config leaves them
     open; counts that the config does state are held against the data.
 
+    Args:
+        config: With network, embedding size and scale set.
+        world_size: Processes of the run.
+        before: The people of the run that goes on; None = it begins.
+
     Raises:
         DataError, ConfigError: where config and data contradict each other, or the data cannot be used.
+        CheckpointError: where the data has other people than the run that goes on.
     """
+    if config.rec == SYNTHETIC:
+        return synthetic_data(config, world_size)
     root = Path(config.rec or drawn_faces(config))
-    pair_files = find_pair_files(config, root)
-    hold_out = config.hold_out
-    if hold_out is None:
-        hold_out = 0
-        if not pair_files and not find_records(root):
-            people = len(list_people(root))
-            hold_out = people // 5 if people >= AUTOMATIC_HOLD_OUT else 0
-    faces = open_faces(root, hold_out=hold_out)
+    pair_sets = read_pair_files(find_pair_files(config, root), named=bool(config.val_targets))
+    hold_out, only, held_out = config.hold_out or 0, None, None
+    if not find_records(root):
+        if before is not None:
+            only = same_people_in(root, before, config.hold_out, Path(config.output))
+        people = list_people(root, only)
+        if before is not None and only is not None:
+            hold_out = len(before["held_out"])
+        elif config.hold_out is None and not pair_sets:
+            hold_out, held_out = hold_out_some(people, root, config)
+        if hold_out and held_out is None and hold_out < len(people):
+            held_out = pair_set_of(people, hold_out, root, config)
+    faces = open_faces(root, hold_out=hold_out, only=only)
+    if before is not None:
+        check_same_people(before, faces, Path(config.output))
     counts = dict(num_classes=faces.num_classes, num_image=len(faces))
     for key, found in counts.items():
         if config[key] not in (None, found):
@@ -161,10 +180,16 @@ def prepare_data(config: EasyDict, world_size: int = 1) -> Data:
                 f"correct the config, or leave {key} out: it is read from the data."
             )
     config = fit_to_data(EasyDict(config, rec=config.rec or str(root), hold_out=hold_out, **counts), world_size)
-    pair_sets = [PairSet(path.stem, *read_pairs(path)) for path in pair_files]
-    if hold_out and isinstance(faces, FolderFaces):
-        pair_sets.append(PairSet("held_out", *held_out_pairs(root, hold_out, config.draw_pairs, config.seed)))
-    return Data(config, faces, pair_sets)
+    return Data(config, faces, pair_sets + ([held_out] if held_out else []))
+
+
+def synthetic_data(config: EasyDict, world_size: int) -> Data:
+    """Return images that are made up, as many as the config says, to measure speed with; nothing is verified."""
+    for key in ("num_classes", "num_image"):
+        if config[key] is None:
+            raise ConfigError(f'rec="{SYNTHETIC}" makes images up: set {key}=... as well, to say how many.')
+    config = fit_to_data(EasyDict(config, hold_out=0), world_size)
+    return Data(config, SyntheticFaces(config.num_classes, config.num_image), [])
 
 
 def drawn_faces(config: EasyDict) -> str:
@@ -220,16 +245,13 @@ def fit_to_data(config: EasyDict, world_size: int) -> EasyDict:
             f"{world_size} processes are to share the centres of {config.num_classes} people, some would have none; "
             f"start at most {config.num_classes}."
         )
-    if batch_size is None:
+    chosen = batch_size is None
+    if chosen:
         fitted = min(64, max(8, 2 ** int(math.log2(images / 8)))) if images >= 16 else 2
-        batch_size = max(2, fitted // world_size)
+        batch_size = max(2, min(fitted // world_size, images // (world_size * config.gradient_acc)))
     batch = batch_size * world_size  # images of all processes in one backward pass
     if batch * config.gradient_acc > images:
-        raise ConfigError(
-            f"a step takes batch_size x gradient_acc{' x processes' if world_size > 1 else ''} = "
-            f"{batch * config.gradient_acc:,} images, but there are only {images:,}; "
-            f"set batch_size={max(2, images // 4 // world_size)} or less{', or start fewer' if world_size > 1 else ''}."
-        )
+        raise ConfigError(too_few_images(config, batch_size, chosen, world_size))
     if num_epoch is None:
         num_epoch = max(1, min(40, round(1500 * batch / images)))
     if lr is None:
@@ -237,11 +259,39 @@ def fit_to_data(config: EasyDict, world_size: int) -> EasyDict:
     return EasyDict(config, batch_size=batch_size, num_epoch=num_epoch, lr=lr)
 
 
+def too_few_images(config: EasyDict, batch_size: int, chosen: bool, world_size: int) -> str:
+    """Return the sentence for a step that takes more images than there are; it names what the user has set.
+
+    Args:
+        config: With num_image and gradient_acc.
+        batch_size: Images of a process in a backward pass.
+        chosen: Whether batch_size was fitted to the data.
+        world_size: Processes of the run.
+    """
+    images, parts = config.num_image, config.gradient_acc
+    factors = [f"batch_size {batch_size}", *[f"gradient_acc {parts}"] * (parts > 1)]
+    factors += [f"{world_size} processes"] * (world_size > 1)
+    ways = []
+    if not chosen and images >= 2 * parts * world_size:
+        ways.append(f"set batch_size={max(2, images // 4 // (parts * world_size))} or less")
+    if parts > 1:
+        ways.append(f"set gradient_acc={max(1, images // (batch_size * world_size))} or less")
+    if world_size > 1:
+        ways.append(f"start {max(1, images // (batch_size * parts))} processes or fewer")
+    return (
+        f"a step takes {' x '.join(factors)} = {batch_size * parts * world_size:,} images, but there are only "
+        f"{images:,}; {', or '.join(ways or ['add photographs'])}."
+    )
+
+
 def describe_data(config: EasyDict, faces: FaceDataset) -> dict[str, Any]:
     """Return what must be the same on all ranks: the config, the first labels, the weights to start from."""
-    labels = [_label_of(faces, index) for index in range(min(1000, len(faces)))]
+    labels = (
+        faces.labels[:1000] if faces.labels is not None else [_label_of(faces, i) for i in range(min(1000, len(faces)))]
+    )
     own = ("output", "device", "rec", "num_workers", "init")  # paths and machines may differ
     return {key: value for key, value in config.items() if key not in own} | {
+        "a hash of the people": zlib.crc32(json.dumps(describe_people(faces)).encode()),
         "a hash of the first labels": zlib.crc32(np.array(labels, dtype=np.int64).tobytes()),
         "a hash of init": config.init and hash_of(weights_file(config.init)),
     }

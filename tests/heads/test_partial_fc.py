@@ -29,6 +29,8 @@ CASES = {
     "sampled": (23, (3, 1, 2, 5), dict(sample_rate=0.4)),
     "sampled in chunks": (23, (3, 1, 2, 5), dict(sample_rate=0.4, chunk_size=3)),
     "sampled, more people than the share": (9, (4, 4, 4, 4), dict(sample_rate=0.1)),
+    "sampled, the batch's people only": (23, (3, 1, 2, 5), dict(sample_rate=0)),
+    "sampled, the batch's people only, on few ranks": (40, (2, 2, 0, 0), dict(sample_rate=0, chunk_size=1)),
     "sampled, exact and filtered": (
         23,
         (2, 2, 2, 2),
@@ -310,7 +312,14 @@ def test_expected_first_loss_counts_the_sampled_classes():
     assert math.isfinite(sampled.expected_first_loss())
 
 
-@pytest.mark.parametrize("rate", [0, -0.1, 1.5])
+def test_expected_first_loss_without_other_centres_counts_the_people_of_the_batch():
+    head = PartialFC(64, 500, sample_rate=0, batch_size=400)
+    images, labels = torch.randn(400, 64), torch.randint(500, (400,))
+    assert head(images, labels).item() == pytest.approx(head.expected_first_loss(), rel=0.05)
+    assert head.expected_first_loss() > PartialFC(64, 500, sample_rate=0, batch_size=4).expected_first_loss() + 3
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5])
 def test_an_impossible_share_is_refused(rate):
     with pytest.raises(ConfigError, match="sample_rate"):
         PartialFC(4, 3, sample_rate=rate)
