@@ -90,7 +90,7 @@ def load_kept(place: Path, kind: np.dtype, facts: tuple[int, int, int]) -> np.nd
     """Return the labels that were kept, mapped from the disk; None unless they are of this very file."""
     try:
         kept = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # numpy, zip and pickle each have their own ways to say that a file is damaged, or not there
         return None
     if kept.dtype != kind or kept.shape != () or tuple(int(kept[name]) for name in ("size", "date", "index")) != facts:
         return None

@@ -162,14 +162,13 @@ def prepare_data(config: EasyDict, world_size: int = 1, before: RunPeople | None
     if not find_records(root):
         if before is not None:
             only = same_people_in(root, before, config.hold_out, Path(config.output))
-        people = list_people(root, only)
         if before is not None and only is not None:
             hold_out = len(before["held_out"])
         elif config.hold_out is None and not pair_sets:
-            hold_out, held_out = hold_out_some(people, root, config)
-        if hold_out and held_out is None and hold_out < len(people):
-            held_out = pair_set_of(people, hold_out, root, config)
+            hold_out, held_out = hold_out_some(list_people(root), root, config)
     faces = open_faces(root, hold_out=hold_out, only=only)
+    if hold_out and held_out is None:
+        held_out = pair_set_of(list_people(root, only), hold_out, root, config)
     if before is not None:
         check_same_people(before, faces, Path(config.output))
     counts = dict(num_classes=faces.num_classes, num_image=len(faces))

@@ -315,7 +315,7 @@ def test_expected_first_loss_counts_the_sampled_classes():
 def test_expected_first_loss_without_other_centres_counts_the_people_of_the_batch():
     head = PartialFC(64, 500, sample_rate=0, batch_size=400)
     images, labels = torch.randn(400, 64), torch.randint(500, (400,))
-    assert head(images, labels).item() == pytest.approx(head.expected_first_loss(), rel=0.05)
+    assert head(images, labels).item() == pytest.approx(head.expected_first_loss(), rel=0.1)
     assert head.expected_first_loss() > PartialFC(64, 500, sample_rate=0, batch_size=4).expected_first_loss() + 3
 
 
