@@ -38,7 +38,8 @@ def labels_of(reader: RecordReader, keys: np.ndarray) -> np.ndarray:
     if len(keys) < WORTH_KEEPING:
         return read_labels(reader.path, offsets)
     kind, facts = layout(reader.path, offsets)
-    places = [reader.path.with_name("labels.npy"), in_cache(reader.path)]
+    own_name = "labels.npy" if reader.path.stem == "train" else f"{reader.path.stem}.labels.npy"
+    places = [reader.path.with_name(own_name), in_cache(reader.path)]
     for place in places:
         if (kept := load_kept(place, kind, facts)) is not None:
             return kept

@@ -69,7 +69,7 @@ def test_photographs_that_cannot_be_read_do_not_count_for_verification(photos, t
 def test_a_file_of_too_few_pairs_is_left_out_unless_the_config_names_it(photos, tmp_path, caplog):
     fill(tmp_path, photos, [4] * 12)
     write_pairs(tmp_path / "few.bin", photos[:12], [True] * 3 + [False] * 3)
-    config, _, pair_sets = prepare_data(load_config("own_data", [f"rec={tmp_path}"]))
+    _, _, pair_sets = prepare_data(load_config("own_data", [f"rec={tmp_path}"]))
     assert [pairs.name for pairs in pair_sets] == ["held_out"]
     assert re.search(r"few\.bin holds 6 pairs, too few for ten folds: it is left out", caplog.text)
     with pytest.raises(DataError, match=r"few\.bin holds 6 pairs, too few for ten folds: leave it out of val_targets"):

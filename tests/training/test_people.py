@@ -34,7 +34,9 @@ def folder(tmp_path):
 @pytest.fixture
 def packed(tmp_path):
     (tmp_path / "packed").mkdir()
-    write_face_records(tmp_path / "packed", [[photo(3 * person + number) for number in range(3)] for person in range(5)])
+    write_face_records(
+        tmp_path / "packed", [[photo(3 * person + number) for number in range(3)] for person in range(5)]
+    )
     return tmp_path / "packed"
 
 
@@ -153,5 +155,5 @@ def test_pairs_of_another_size_are_said(caplog):
 def test_the_ranks_share_the_images_of_the_pairs(images, size):
     pairs = PairSet("x", list(range(images)), None)
     parts = [pairs.images[pairs.part(World(rank, size, rank))] for rank in range(size)]
-    assert sum(parts, [])[:images] == pairs.images
+    assert [image for part in parts for image in part][:images] == pairs.images
     assert all(parts)
