@@ -10,6 +10,7 @@ Prints the statistics of ArcFace's Table 3 (W-EC, W-Inter, Intra, Inter); writes
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +19,23 @@ import numpy as np
 from easydict import EasyDict
 from torch import Tensor
 
-from arcface_edu.cli import add_model_flags, cli_main, command_parser, parse_args
+from arcface_edu.cli import add_inference_flags, add_model_flags, cli_main, command_parser, parse_args
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.datasets import open_faces, sample_faces
 from arcface_edu.data.folder import FolderFaces, held_out_pairs
 from arcface_edu.errors import DataError
-from arcface_edu.evaluation.angle_stats import PAPER, angle_statistics, read_embeddings, statistics_table
+from arcface_edu.evaluation.angle_stats import (
+    PAPER,
+    angle_statistics,
+    read_embeddings,
+    statistics_table,
+    used_sub_centers,
+)
 from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.verification import VerificationResult, verify_pairs
 from arcface_edu.io import write_json_atomically
 from arcface_edu.runs import is_run, open_run
+from arcface_edu.training.precision import choose_device
 from arcface_edu.training.prepare import find_pair_files
 
 METHODS = dict(softmax="softmax", norm_softmax="norm-softmax", sphereface="SphereFace", cosface="CosFace")
@@ -89,29 +97,32 @@ def open_subject(path: Path, options: argparse.Namespace) -> tuple[str, Subject]
     if path.suffix in (".npy", ".npz"):
         return path.stem, Subject(*read_embeddings(path, options.labels))
     run = open_run(path, options.network, options.embedding_size)
-    config = run.config
+    model, config = run.model.to(choose_device(options.device)), run.config
+    embed = functools.partial(embed_images, model, batch_size=options.batch_size)
     root = options.faces or run.data or config.get("rec")
     if not root:
         raise DataError(f"{path} does not say which faces to embed: name a folder with --faces.")
     hold_out = 0 if options.faces else config.get("hold_out") or 0
     sample = dict(people=options.people, photos=options.photos, seed=options.seed)
     images, labels = sample_faces(open_faces(root, hold_out), **sample)
-    embeddings = embed_images(run.model, images, flip=False, progress="embedding faces")
+    embeddings = embed(images, flip=False, progress="embedding faces")
     unseen = None
     if options.unseen or hold_out:
         people = open_faces(options.unseen) if options.unseen else FolderFaces(root)
         among = None if options.unseen else range(people.num_classes - hold_out, people.num_classes)
         faces, their_labels = sample_faces(people, **sample, among=among)
-        unseen = embed_images(run.model, faces, flip=False, progress="embedding unseen people"), their_labels
+        unseen = embed(faces, flip=False, progress="embedding unseen people"), their_labels
     files = options.pairs or (find_pair_files(EasyDict({"val_targets": None} | config), Path(root)) if config else [])
     pair_sets = {file.stem: read_pairs(file) for file in files}
     if hold_out and not options.pairs:
         pair_sets["held_out"] = held_out_pairs(root, hold_out, config.get("draw_pairs"), config.get("seed", 0))
     pairs = {}
     for name, (encoded, is_same) in pair_sets.items():
-        pairs[name] = verify_pairs(embed_images(run.model, encoded, progress=f"embedding {name}"), is_same), is_same
+        pairs[name] = verify_pairs(embed(encoded, progress=f"embedding {name}"), is_same), is_same
     # Centres belong to the classes that were trained on, whichever faces are embedded.
     centres = None if options.faces else run.centres
+    if centres is not None and centres.ndim == 3:
+        centres = used_sub_centers(centres, embeddings, labels)
     log = [line for line in run.log if "target_angle_histogram" in line]
     loss = None if config.get("margin_list") else config.get("loss")
     name = METHODS.get(loss, loss) if loss else path.name
@@ -128,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     a("--pairs", type=Path, nargs="+", help="verification pairs; of a run, None is every .bin beside its data")
     a("--labels", help="labels.npy (N,) of an embeddings.npy")
     add_model_flags(parser)
+    add_inference_flags(parser)
     a("--people", type=int, default=500, help="embed photographs of so many, chosen at random (default 500)")
     a("--photos", type=int, default=10, help="of each at so many (default 10)")
     a("--seed", type=int, default=0, help="of that choice")

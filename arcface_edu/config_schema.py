@@ -70,7 +70,11 @@ RATE_AND_BATCH = Rule(
     lambda value: _are_numbers(value, 2) and min(value) > 0,
     "; it holds two numbers above 0 (lr, images a step), as (0.1, 1024)",
 )
-LOSSES = _one_of("softmax", "norm_softmax", "sphereface", "cosface", "arcface", "combined1", "combined2")
+LOSSES = _one_of(
+    *("softmax", "norm_softmax", "sphereface", "cosface", "arcface", "combined1", "combined2"),
+    *("subcenter_arcface", "adaface", "magface", "curricularface", "mv_softmax", "elasticface"),
+    *("sphereface_2017", "sphereface_r"),
+)
 
 # fmt: off
 SCHEMA: dict[str, tuple[Key, ...]] = {
@@ -105,6 +109,8 @@ SCHEMA: dict[str, tuple[Key, ...]] = {
     ),
     "head": (
         Key("loss", str, "arcface", LOSSES, ""),
+        Key("head_options", dict, {}, None,
+            "what a loss has besides, as {'sub_centers': 3} of subcenter_arcface; see docs/heads.md"),
         Key("margin_list", tuple | list | None, None, MARGINS,
             "(m1, m2, m3) of cos(m1*theta + m2) - m3; overrules loss"),
         Key("scale", float | None, 64.0, NOT_NEGATIVE,
@@ -199,7 +205,11 @@ def base_source() -> str:
         for key in keys:
             default = json.dumps(key.default) if isinstance(key.default, str) else repr(key.default)
             choices = " | ".join(key.rule.choices) if key.rule else ""
-            lines.append(f"config.{key.name} = {default}  # {': '.join(filter(None, (choices, key.help)))}")
+            line, comment = f"config.{key.name} = {default}", ": ".join(filter(None, (choices, key.help)))
+            if len(f"{line}  # {comment}") > 120:
+                lines += textwrap.wrap(comment, 120, initial_indent="# ", subsequent_indent="# ")
+                comment = ""
+            lines.append(f"{line}  # {comment}" if comment else line)
     return "\n".join(lines) + "\n"
 
 

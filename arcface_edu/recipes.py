@@ -9,6 +9,7 @@ from easydict import EasyDict
 
 from arcface_edu.config import load_config, shipped_configs
 from arcface_edu.config_schema import SCHEMA
+from arcface_edu.heads import MARGINS, head_options
 
 HEAD = re.compile(r"(?P<data>\w+), [\w-]+, (?P<gpus>\d+) GPUs?, (?P<year>\d{4}): ")  # of a recipe's docstring
 DECISIVE = ["num_classes", *(key.name for group in ("network", "head", "optimization") for key in SCHEMA[group])]
@@ -60,7 +61,11 @@ def recipe_line(config: EasyDict) -> str:
     known = (recipe for recipe in list_recipes() if all(recipe.config[key] == config[key] for key in DECISIVE))
     recipe = next(known, None)
     name = f"{recipe.name} ({recipe.data}, {recipe.year}): " if recipe else ""
-    head = "softmax" if config.loss == "softmax" else f"{_margin(config)} margin, {config.margin_gradient} gradient"
+    if config.loss in MARGINS:
+        head = f"{_margin(config)} margin, {config.margin_gradient} gradient"
+    else:
+        options = head_options(config.loss) | config.head_options
+        head = " ".join([config.loss, *(f"{name}={value}" for name, value in options.items())])
     return f"recipe: {name}{config.num_epoch} epochs, learning rate {_rate(config)}, {head}"
 
 

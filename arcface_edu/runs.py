@@ -59,7 +59,7 @@ class Run(NamedTuple):
     network: str
     config: EasyDict  # {} of a model folder and of a bare file
     data: Path | None  # the folder of its training data, or the .rec file; None if it is gone
-    centres: Tensor | None  # (C, D), class centres of the run's newest checkpoint
+    centres: Tensor | None  # (C, D), or (C, K, D), class centres of the run's newest checkpoint
     log: list[dict[str, Any]]  # the lines of metrics.jsonl
 
 

@@ -83,15 +83,15 @@ MUTANTS = [
     Mutant(
         "scale left out of the target logit",
         "heads/margin_softmax.py",
-        "logits = self.scale * target_logit(",
-        "logits = target_logit(",
+        "logits = scale * self.target_logit(",
+        "logits = self.target_logit(",
         "heads/test_softmax.py",
     ),
     Mutant(
         "logged angle is that with the margin",
         "heads/margin_softmax.py",
-        "negatives_lse), cosine.detach()",
-        "negatives_lse), (logits / self.scale).detach()",
+        "self.penalty(norms), cosine.detach()",
+        "self.penalty(norms), (logits / scale).detach()",
         "heads/test_softmax.py::test_target_cosine_is_without_margin",
     ),
     Mutant(
@@ -111,9 +111,37 @@ MUTANTS = [
     Mutant(
         "filtered classes still get a gradient",
         "heads/chunked.py",
-        "grad.masked_fill_(logits > threshold, 0)",
-        "grad",
+        "slope.masked_fill_(logits <= self.limit, 1)",
+        "slope.fill_(1)",
         "heads/test_chunked.py",
+    ),
+    Mutant(
+        "every sub-centre gets the gradient of the nearest",
+        "heads/chunked.py",
+        "zeros.scatter_(1, nearest[:, None], grad[:, None])",
+        "zeros.add_(grad[:, None])",
+        "heads/test_heads.py::test_loss_and_every_gradient_equal_the_formula",
+    ),
+    Mutant(
+        "negatives are hard beside the target without its margin",
+        "heads/hard_negatives.py",
+        "limit = radius * self.target_logit(cosine, cosine)",
+        "limit = radius * cosine",
+        "heads/test_heads.py::test_loss_and_every_gradient_equal_the_formula",
+    ),
+    Mutant(
+        "the gradient of a length counted once a rank",
+        "heads/sharding.py",
+        "return value if world_size == 1 else",
+        "return value if world_size else",
+        "heads/test_heads.py::test_loss_and_every_gradient_equal_the_formula",
+    ),
+    Mutant(
+        "elastic margins begin anew at a resume",
+        "heads/elasticface.py",
+        "self.samples_drawn, self.steps = state.tolist()",
+        "self.samples_drawn, _ = state.tolist()",
+        "heads/test_heads.py::test_what_a_head_remembers_is_in_its_state",
     ),
     # --- classes spread over ranks
     Mutant(

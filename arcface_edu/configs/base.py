@@ -31,7 +31,10 @@ config.gradient_checkpointing = False  # recompute each block in the backward pa
 config.init = None  # weights that the backbone starts from: a file, or the folder of a run; the head is new
 
 # head
-config.loss = "arcface"  # softmax | norm_softmax | sphereface | cosface | arcface | combined1 | combined2
+# softmax | norm_softmax | sphereface | cosface | arcface | combined1 | combined2 | subcenter_arcface | adaface |
+# magface | curricularface | mv_softmax | elasticface | sphereface_2017 | sphereface_r
+config.loss = "arcface"
+config.head_options = {}  # what a loss has besides, as {'sub_centers': 3} of subcenter_arcface; see docs/heads.md
 config.margin_list = None  # (m1, m2, m3) of cos(m1*theta + m2) - m3; overrules loss
 config.scale = 64.0  # s, by which cosines are multiplied; None = 64 at 512 dimensions, s^2 / d kept
 config.margin_gradient = "straight-through"  # straight-through | exact: arcface_torch since December 2022 | before it

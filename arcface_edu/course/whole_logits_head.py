@@ -23,7 +23,9 @@ class WholeLogits(PartialFC):
             weight = WholeRows.apply(weight, self.sample(columns))
         cosine = F.normalize(embeddings) @ F.normalize(weight).T  # (N, C)
         margin = torch.zeros(len(images), len(weight)).scatter_(1, columns[:, None], self.margin[1])
-        return WholeSoftmax.apply(self.scale * cosine.acos().index_add(0, images, margin).cos(), images, columns)
+        return WholeSoftmax.apply(
+            (self.scale or 1.0) * cosine.acos().index_add(0, images, margin).cos(), images, columns
+        )
 
 
 class WholeSoftmax(torch.autograd.Function):

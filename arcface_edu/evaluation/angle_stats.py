@@ -111,6 +111,19 @@ def nearest_angles(vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return angles_to_rows(vectors, vectors, nearest.numpy()), nearest.numpy()
 
 
+def used_sub_centers(centres: Tensor, embeddings: Tensor, labels: np.ndarray) -> Tensor:
+    """Return one centre a class, (C, D), of (C, K, D) sub-centres: the one nearest to the mean of the class.
+
+    Args:
+        centres: (C, K, D), the weight of a head with sub-centres.
+        embeddings: (N, D).
+        labels: (N,); a class without an image gets its first sub-centre.
+    """
+    sums = torch.zeros(len(centres), centres.shape[-1]).index_add_(0, torch.as_tensor(labels), unit(embeddings).float())
+    nearest = torch.einsum("ckd,cd->ck", unit(centres).float(), sums).argmax(1)
+    return centres[torch.arange(len(centres)), nearest]
+
+
 def angles_to_nearest_other(embeddings: Tensor, centres: Tensor, own: np.ndarray) -> np.ndarray:
     """Return (N,) degrees between each embedding and the nearest centre that is not in its own row (N,)."""
     directions, degrees = unit(centres).float(), []
@@ -140,7 +153,7 @@ def angles_between(first: Tensor, second: Tensor) -> np.ndarray:
 
 def unit(vectors: Tensor) -> Tensor:
     """Return the rows at length 1 in float64."""
-    return torch.nn.functional.normalize(vectors.double())
+    return torch.nn.functional.normalize(vectors.double(), dim=-1)
 
 
 def closest_group(nearest: np.ndarray, degrees: np.ndarray, size: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Softmax over cosines with a margin on the true class, in one process or with its class centres sharded over ranks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arcface_edu.errors import ConfigError
-from arcface_edu.heads.chunked import TargetAndNegativeLSE
+from arcface_edu.heads.chunked import HardNegatives, TargetAndNegativeLSE, logits_of_targets
 from arcface_edu.heads.margins import target_logit
 from arcface_edu.heads.sharding import (
     GatherBatch,
     as_dtensor,
+    count_once,
     draw_centres,
     gather_sizes,
     keep_own_rows,
@@ -32,7 +33,7 @@ class MarginSoftmax(nn.Module):
         num_classes: Of all ranks together.
         margin: (m1, m2, m3) of cos(m1*theta + m2) - m3: (1, 0.5, 0) ArcFace, (1, 0, 0.35) CosFace, (1.35, 0, 0) in the
             manner of SphereFace, (1, 0, 0) norm-softmax, or any mixture.
-        scale: s, the radius of the sphere that the embeddings are put on.
+        scale: s, the radius of the sphere that the embeddings are put on; None = their own lengths.
         gradient: "straight-through" or "exact", see `margins.target_logit`.
         interclass_filtering_threshold: Above 0, a cosine to another class that exceeds it counts as 0 (90 degrees): an
             image that near to another class is more likely labelled wrongly (Partial FC, arXiv 2203.15565).
@@ -43,10 +44,11 @@ class MarginSoftmax(nn.Module):
         seed: Of the first class centres and of the samples; None = first centres from torch's own generator.
         sharded: Share the classes out over the ranks of the default process group; see `PartialFC`.
         chunk_size: How many classes are compared at a time, see `chunked`; None = what fits the cache.
+        sub_centers: K, the centres of each class, of which the nearest counts (sub-center ArcFace, ECCV 2020).
 
     Attributes:
         weight: (classes of this rank, D), the class centres of `first_class`, `first_class` + 1, ...; only their
-            direction counts.
+            direction counts. With sub-centres (classes of this rank, K, D).
         target_cosine: (B,) of the last forward pass: cosine of each image to its class centre, without the margin.
     """
 
@@ -56,7 +58,7 @@ class MarginSoftmax(nn.Module):
         num_classes: int,
         *,
         margin: Sequence[float] = (1.0, 0.5, 0.0),
-        scale: float = 64.0,
+        scale: float | None = 64.0,
         gradient: str = "straight-through",
         interclass_filtering_threshold: float = 0.0,
         sample_rate: float = 1.0,
@@ -64,6 +66,7 @@ class MarginSoftmax(nn.Module):
         seed: int | None = None,
         sharded: bool = False,
         chunk_size: int | None = None,
+        sub_centers: int = 1,
     ) -> None:
         super().__init__()
         if gradient not in ("straight-through", "exact"):
@@ -74,6 +77,8 @@ class MarginSoftmax(nn.Module):
             raise ConfigError(f"chunk_size is {chunk_size!r}; it counts classes, 1 or more, or is None.")
         if not 0 <= sample_rate <= 1:
             raise ConfigError(f"sample_rate is {sample_rate!r}; it is a share, from 0 to 1.")
+        if sub_centers < 1:
+            raise ConfigError(f"sub_centers is {sub_centers!r}; it counts the centres of a class, 1 or more.")
         self.margin = tuple(map(float, margin))
         self.num_classes = num_classes
         self.scale = scale
@@ -91,7 +96,8 @@ class MarginSoftmax(nn.Module):
         self.first_class = min(num_classes, self.rank * share)
         rows = min(num_classes, self.first_class + share) - self.first_class
         # A plain tensor: a DTensor takes no sparse gradient (torch 2.15). State dicts hold the DTensor of all classes.
-        self.weight = nn.Parameter(torch.empty(rows, embedding_size))
+        shape = (rows, embedding_size) if sub_centers == 1 else (rows, sub_centers, embedding_size)
+        self.weight = nn.Parameter(torch.empty(shape))
         if seed is None:
             nn.init.normal_(self.weight, 0, 0.01)
         else:
@@ -138,16 +144,47 @@ class MarginSoftmax(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             # In bf16 the gradient of an embedding would be off by half a percent to two (measured): fp32 at least.
             dtype = torch.promote_types(torch.promote_types(embeddings.dtype, self.weight.dtype), torch.float32)
-            radius = self.scale / math.log(2)  # on a sphere of this radius, exp2 of an inner product is e^(s * cosine)
-            features = radius * F.normalize(embeddings.to(dtype))
-            threshold = radius * self.interclass_filtering_threshold or None
+            embeddings, weight = embeddings.to(dtype), self.weight.to(dtype)
+            norms = count_once(torch.linalg.vector_norm(embeddings, dim=1), self.world_size)
+            scale = norms if self.scale is None else self.scale
+            radius = scale / math.log(2)  # on a sphere of this radius, exp2 of an inner product is e^(s * cosine)
+            features = embeddings / math.log(2) if self.scale is None else radius * F.normalize(embeddings)
+            hard = self.hard_negatives(
+                radius, lambda: logits_of_targets(features, weight, targets, rows, self.world_size)
+            )
             target, negatives_lse = TargetAndNegativeLSE.apply(
-                features, self.weight.to(dtype), targets, rows, threshold, self.chunk_size, self.world_size
+                features, weight, targets, rows, hard, self.chunk_size, self.world_size
             )
             cosine = target / radius
-            logits = self.scale * target_logit(cosine, self.margin, self.gradient)
+            logits = scale * self.target_logit(cosine, norms)
             # -log(e^logit / (e^logit + sum of e^negative)), the cross-entropy
-            return -F.logsigmoid(logits - math.log(2) * negatives_lse), cosine.detach()
+            losses = -F.logsigmoid(logits - math.log(2) * negatives_lse)
+            return losses + self.penalty(norms), cosine.detach()
+
+    def target_logit(self, cosine: Tensor, norms: Tensor) -> Tensor:
+        """Return the logit of the target class after the margin, before the scale, (N,).
+
+        A head with another margin has its own.
+
+        Args:
+            cosine: (N,), of each image to its class centre.
+            norms: (N,), lengths of the embeddings.
+        """
+        return target_logit(cosine, self.margin, self.gradient)
+
+    def penalty(self, norms: Tensor) -> Tensor | float:
+        """Return what is added to the loss of each image for the length of its embedding, (N,)."""
+        return 0.0
+
+    def hard_negatives(self, radius: Tensor | float, targets: Callable[[], Tensor]) -> HardNegatives | None:
+        """Return what becomes of the logits of hard negatives; None = nothing.
+
+        Args:
+            radius: Logit of a cosine of 1, (N,) or one for all.
+            targets: Gives the logits of the target classes without the margin, (N,), on every rank.
+        """
+        threshold = self.interclass_filtering_threshold
+        return HardNegatives(threshold * radius) if threshold else None
 
     def sample(self, positives: Tensor) -> Tensor:
         """Return the rows of `weight` to use in a step: (R,), sorted; `positives`, and others up to `sample_rate`.
@@ -186,18 +223,19 @@ class MarginSoftmax(nn.Module):
         sits at 90 degrees. Few classes never see the far tail that carries that mean: past s/sqrt(d) = sqrt(2 ln C)
         the largest of C normal numbers is what counts.
         """
-        images, dimension = self.batch_size * self.world_size, self.weight.shape[1]
+        images, dimension = self.batch_size * self.world_size, self.weight.shape[-1]
         in_batch = self.num_classes * (1 - (1 - 1 / self.num_classes) ** images)  # distinct labels of random images
         num_classes = max(1, round(self.sample_rate * self.num_classes), round(in_batch))
         m1, m2, m3 = self.margin
-        spread = self.scale / math.sqrt(dimension)  # standard deviation of a logit
+        scale = self.scale or math.sqrt(dimension)  # about the length of what the network's last BN gives
+        spread = scale / math.sqrt(dimension)  # standard deviation of a logit
         reach = math.sqrt(2 * math.log(num_classes))
         partition = math.log(num_classes) + spread**2 / 2 if spread < reach else spread * reach
-        return partition - self.scale * (math.cos(m1 * math.pi / 2 + m2) - m3)
+        return partition - scale * (math.cos(m1 * math.pi / 2 + m2) - m3)
 
     def extra_repr(self) -> str:
-        sizes = f"{self.weight.shape[1]}, {self.num_classes}"
-        shown = f"{sizes}, margin={self.margin}, scale={self.scale:g}, gradient={self.gradient!r}"
+        sizes = f"{self.weight.shape[-1]}, {self.num_classes}"
+        shown = f"{sizes}, margin={self.margin}, scale={self.scale}, gradient={self.gradient!r}"
         if self.is_sharded:
             shown += f", sample_rate={self.sample_rate:g}, rank {self.rank} of {self.world_size}"
         return shown

@@ -57,3 +57,21 @@ def margin_formula(cosine: Tensor, margin: Sequence[float]) -> Tensor:
     """Return cos(m1*theta + m2) - m3 for theta = arccos(cosine)."""
     m1, m2, m3 = margin
     return torch.cos(m1 * torch.acos(cosine) + m2) - m3
+
+
+def angular_margin(cosine: Tensor, m2: Tensor) -> Tensor:
+    """Return cos(theta + m2) for images that have a margin each, (N,), with its exact gradient, also for `m2`.
+
+    Past theta + m2 = pi the usual line takes over, as in `target_logit`.
+
+    Args:
+        cosine: (N,), of the angle theta.
+        m2: (N,), radians.
+    """
+    cosine = cosine.clamp(-NEAR_ONE, NEAR_ONE)
+    return torch.where(cosine > -torch.cos(m2), torch.cos(torch.acos(cosine) + m2), cosine - m2 * torch.sin(m2))
+
+
+def straight_through(cosine: Tensor, logit: Tensor) -> Tensor:
+    """Return `logit` with the gradient of `cosine`: what the margin adds is taken as a constant."""
+    return cosine + (logit - cosine).detach()

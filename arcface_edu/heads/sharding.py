@@ -17,7 +17,8 @@ reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sca
 
 
 def draw_centres(weight: Tensor, first_class: int, seed: int) -> None:
-    """Fill `weight`, (rows, D) of the classes from `first_class` on, with its part of all classes' N(0, 0.01)."""
+    """Fill `weight`, (rows, ...) of the classes from `first_class` on, with its part of all classes' N(0, 0.01)."""
+    weight = weight.flatten(1)  # sub-centres of a class one behind the other
     rows, dimension = weight.shape
     for block in range(first_class // BLOCK, -(-(first_class + rows) // BLOCK)):
         begin = block * BLOCK - first_class  # in this shard; below 0 if the block began in the one before
@@ -79,6 +80,11 @@ class GatherBatch(torch.autograd.Function):
         own = torch.empty_like(padded[0])
         reduce_scatter(own, padded.flatten(0, 1))
         return own[: ctx.sizes[dist.get_rank()]] * len(ctx.sizes), None, None
+
+
+def count_once(value: Tensor, world_size: int) -> Tensor:
+    """Return `value` with 1 / world_size of its gradient: every rank computes what follows, and all are summed."""
+    return value if world_size == 1 else value / world_size + (value - value / world_size).detach()
 
 
 def gather_rows_async(local: Tensor, sizes: list[int]) -> Callable[[], Tensor]:

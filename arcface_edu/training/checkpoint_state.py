@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from arcface_edu.errors import CheckpointError
+from arcface_edu.heads import MARGINS
 from arcface_edu.training.collectives import all_gather_object, is_distributed
 
 
@@ -104,7 +105,9 @@ def run_identity(config: Any, num_classes: int) -> dict[str, Any]:
         network=config.network,
         embedding_size=config.embedding_size,
         num_classes=num_classes,
-        head="softmax" if config.loss == "softmax" else "margin softmax",
+        head="margin softmax"
+        if config.loss in MARGINS
+        else " ".join([config.loss, *sorted(map(str, config.head_options.items()))]),
         # AdamW that steps by rows counts steps by rows
         optimizer=config.optimizer + (" by rows" if config.optimizer == "adamw" and config.sample_rate < 1 else ""),
     )
