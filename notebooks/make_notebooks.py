@@ -16,6 +16,7 @@ import io
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 import jupytext
@@ -33,9 +34,11 @@ from arcface_edu.course.widgets import WIDGET
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 MINUTES = re.compile(r"\d+\.\d minutes on two cores")  # on the card; measured when the notebook is run
+CHECK = re.compile(r"check_\w+\(")  # the last line of an exercise
 FOLDED = re.compile(r"<details>(<summary>.*?</summary>)(.*?)</details>", re.DOTALL)
 # A formula in a text, but not what stands in code.
 FORMULA = re.compile(r"(```.*?```|`[^`\n]+`)|\$\$(.+?)\$\$|\$((?:[^$\n]|\n(?!\n))+?)\$", re.DOTALL)
+PLACE = "formula0"
 CONTENTS = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>ArcFace, by running it</title>
 <style>body {{ font: 18px/1.7 system-ui, sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}
@@ -45,7 +48,10 @@ ul {{ list-style: none; padding: 0 }}</style>
 {}
 </ul></html>
 """
-SPACED = "<style>.jp-RenderedHTMLCommon .highlight { margin-bottom: 1em }</style>"  # a command, and the text under it
+# A command, or something folded, and the text under it; formulas as large as the text.
+SPACED = (
+    """<style>.jp-RenderedHTMLCommon .highlight, details { margin-bottom: 1em } math { font-size: 1.15em }</style>"""
+)
 # The course's address for a badge and `pip install`, the only place that names it. The project is not published yet: no
 # account on GitHub can have this owner's name, since an account's name has no underscore.
 REPOSITORY = "https://github.com/the_owner/arcface_edu"
@@ -147,6 +153,10 @@ def make_still(notebook):
     notebook.metadata.pop("language_info", None)  # the Python that ran it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran
+        if CHECK.match(
+            cell.source.rpartition("\n")[2]
+        ):  # its sentence stays; a bare "False" under it says nothing more
+            cell.outputs = [output for output in cell.outputs if output.output_type != "execute_result"]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             data.pop(WIDGET, None)
@@ -155,9 +165,9 @@ def make_still(notebook):
 
 
 def small_png(encoded):
-    """A base64 PNG with a palette of 160 colours: a third of the bytes, and no difference that an eye sees."""
+    """A base64 PNG with a palette of 64 colours: a quarter of the bytes, and hardly a difference that an eye sees."""
     picture, buffer = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"), io.BytesIO()
-    picture.quantize(160, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(
+    picture.quantize(64, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(
         buffer, "PNG", optimize=True
     )
     return base64.b64encode(buffer.getvalue()).decode()
@@ -198,10 +208,13 @@ def write_pages(scripts, folder):
         notebook.cells = [
             cell for cell in notebook.cells if not {"test", "install"} & set(cell.metadata.get("tags", []))
         ]
+        formulas: list[str] = []
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = FOLDED.sub(fold, FORMULA.sub(typeset, cell.source))
+                cell.source = FOLDED.sub(fold, FORMULA.sub(partial(typeset, formulas), cell.source))
         page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(HERE)}})
+        for number, formula in enumerate(formulas):
+            page = page.replace(f"{PLACE}{number}end", formula, 1)
         # Links between notebooks lead from page to page.
         page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)
         (folder / f"{script.stem}.html").write_text(page.replace("</head>", f"{SPACED}</head>", 1))
@@ -210,10 +223,16 @@ def write_pages(scripts, folder):
     print(f"{len(rows)} pages: {folder / 'index.html'}")
 
 
-def typeset(found: re.Match[str]) -> str:
-    """Return a LaTeX formula as MathML, which a browser draws by itself; MathJax would have to be loaded."""
+def typeset(formulas: list[str], found: re.Match[str]) -> str:
+    """Keep a LaTeX formula as MathML, which a browser draws by itself (MathJax would have to be loaded).
+
+    returns: a word that takes its place until the page is made, because nbconvert would close each tag at once.
+    """
     code, display, inline = found.groups()
-    return code or to_mathml((display or inline).strip(), display="block" if display else "inline")
+    if code:
+        return code
+    formulas.append(to_mathml((display or inline).strip(), display="block" if display else "inline"))
+    return f"{PLACE}{len(formulas) - 1}end"
 
 
 def fold(found):

@@ -104,13 +104,24 @@ def exercise(script):
 @every_notebook
 def test_the_solution_passes_its_check_and_the_empty_cell_does_not(script, capsys):
     for cell, solution in exercise(script):
-        *attempt, call = cell.rstrip(";").splitlines()  # IPython shows no value before a semicolon
+        *attempt, call = cell.splitlines()
         names = {}
         exec("\n".join(attempt), names)
         assert eval(call, names) is False
         assert capsys.readouterr().out.strip()  # what is missing, in words
         exec(solution, names)
         assert eval(call, names) is True
+
+
+def test_no_bare_verdict_is_kept_under_an_exercise_that_nobody_has_tried():
+    new = nbformat.v4
+    said, value = (
+        new.new_output("stream", text="It returns nothing yet.\n"),
+        new.new_output("execute_result", execution_count=1),
+    )
+    exercise, other = (new.new_code_cell(code, outputs=[said, value]) for code in ("mine = 1\ncheck_it(mine)", "1 > 2"))
+    make_notebooks.make_still(new.new_notebook(cells=[exercise, other]))
+    assert (exercise.outputs, other.outputs) == ([said], [said, value])
 
 
 @pytest.mark.full
@@ -171,6 +182,7 @@ $\theta$
     make_notebooks.write_pages([tmp_path / "09_try.py"], tmp_path / "pages")
     page = (tmp_path / "pages" / "09_try.html").read_text()
     assert page.count("<math ") == 3 and page.count('display="block"') == 1
+    assert "<msub><mi>x</mi><mn>1</mn></msub></mrow></math>" in page  # whole, tag in tag
     assert "<mfrac>" in page and "$code$" in page and r"\frac" not in page and "$x_1$" not in page
     assert REPOSITORY not in page and make_notebooks.BADGE not in page
     assert page.count("jp-InputArea-editor") - page.count(".jp-InputArea-editor") == 1

@@ -47,13 +47,13 @@ def device_name(device: torch.device) -> str:
 
 
 def torchrun(*words: str, processes: int = 2, machines: int = 1) -> str:
-    """Run a module of the package in several processes: `torchrun("arcface_edu.course.workers", "rpc")`.
+    """Run a program in several processes: `torchrun("ddp.py")`, `torchrun("arcface_edu.course.workers", "uneven")`.
 
     A terminal would do the same. The process of a notebook must never fork itself; torchrun starts new ones, of one
     thread each.
 
     Args:
-        words: The module and its arguments.
+        words: A script (.py) or a module of the package, and its arguments.
         processes: Of each torchrun.
         machines: The number of torchruns; they meet at a port, as they would on several machines.
 
@@ -66,18 +66,15 @@ def torchrun(*words: str, processes: int = 2, machines: int = 1) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", *meeting_place(machines), f"--nproc_per_node={processes}"]
     environment = os.environ | dict(OMP_NUM_THREADS="1", TQDM_DISABLE="1")
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else the second torchrun may never find the first
+    command += list(words) if words[0].endswith(".py") else ["-m", *words]
     started = [
-        subprocess.Popen(
-            [*command, "-m", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(machines)
     ]
     said = [agent.communicate() for agent in started]
     for agent, (_, errors) in zip(started, said, strict=True):
         if agent.returncode:
-            raise TrainingError(
-                f"torchrun -m {' '.join(words)} ended with status {agent.returncode}:\n{errors[-2000:]}"
-            )
+            raise TrainingError(f"torchrun {' '.join(words)} ended with status {agent.returncode}:\n{errors[-8000:]}")
     return "".join(printed for printed, _ in said)
 
 

@@ -1,6 +1,6 @@
 """Pictures that answer to the hand: a figure with sliders beside it, and one that can be dragged.
 
-    Panel(plot_target_logits, m2=FloatSlider(0.5, min=0, max=1))
+    Panel(plot_margin_circle, m2=FloatSlider(0.5, min=0, max=1))
 
 A panel draws one of the house's `plot_*` functions again whenever a control moves. Where nobody can move anything, on
 GitHub or in the course's HTML pages, the very same picture stands still: a panel shows itself as a PNG, too.

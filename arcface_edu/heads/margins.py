@@ -1,6 +1,8 @@
 """From the angle between an embedding and its class centre to the target logit: cos(m1*theta + m2) - m3.
 
-One formula holds three margins (ArcFace, arXiv 1801.07698, eq. 4): m1 is SphereFace's, m2 ArcFace's, m3 CosFace's.
+One formula holds three margins (ArcFace, arXiv 1801.07698, eq. 4): m1 multiplies the angle, as SphereFace does, m2 is
+ArcFace's, m3 CosFace's. SphereFace's own m = 4 is piecewise, and CurricularFace changes the negatives: they do not fit,
+and have heads of their own.
 """
 
 import math
@@ -26,8 +28,9 @@ def target_logit(cosine: Tensor, margin: Sequence[float], gradient: str = "strai
     """Return the logit of the target class after the margin, before the scale (ArcFace eq. 4).
 
     "exact" is the derivative of the formula, m1*sin(m1*theta + m2) / sin(theta): the paper's, and arcface_torch's until
-    December 2022. Past m1*theta + m2 = pi the formula turns back up and would push a bad angle to a worse one; from
-    there on the logit is cos(theta) - m2*sin(m2) - m3, which falls all the way to theta = pi.
+    December 2022, from January 2022 on with a guard. Past m1*theta + m2 = pi the formula turns back up and would push a
+    bad angle to a worse one; from there on the logit is cos(theta) - m2*sin(m2) - m3, which falls all the way to
+    theta = pi. The value steps down there, by 0.12 for m2 = 0.5; the gradient is right on either side.
 
     "straight-through" passes the gradient on to `cosine` as if there were no margin (factor 1), as arcface_torch has
     done since December 2022, when it moved the margin out of autograd. Past pi the logit turns back up, as it does

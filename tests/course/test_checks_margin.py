@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from arcface_edu import MarginSoftmax
-from arcface_edu.course.checks.margin import check_head, check_margin
+from arcface_edu.course.checks.margin import check_ablation, check_head, check_margin
 from arcface_edu.heads import target_logit
 
 
@@ -93,3 +93,46 @@ def test_a_right_head_passes(capsys):
 def test_a_wrong_head_is_told_what_is_wrong(attempt, said, capsys):
     assert check_head(attempt) is False
     assert said in capsys.readouterr().out
+
+
+def ablation_of(margins=(0, 0.25, 0.5), scales=(8, 16), seeds=(0, 1, 2), skip=None, summary=None):
+    """A study with the faults that are asked for."""
+
+    def study(judge):
+        found = {(m, s): [judge(m, s, seed) for seed in seeds] for m in margins for s in scales if (m, s) != skip}
+        whole = summary or (lambda values: (sum(values) / len(values), min(values), max(values)))
+        return {setting: whole(values) for setting, values in found.items()}
+
+    return study
+
+
+def test_a_fair_ablation_passes(capsys):
+    assert check_ablation(ablation_of()) is True
+    assert "6 settings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (lambda judge: None, "returns nothing"),
+        (lambda judge: [judge(0, 16, 0)], "a key (m, s)"),
+        (lambda judge: {(0, 8): (0, 0, 0)}, "not those that it has judged"),
+        (ablation_of(margins=(0.25, 0.5, 0.75)), "no control"),
+        (ablation_of(margins=(0, 0.5)), "2 margins"),
+        (ablation_of(skip=(0.5, 8)), "missing"),
+        (ablation_of(seeds=(0, 1, 1)), "three different seeds"),
+        (ablation_of(summary=lambda values: (values[0], min(values), max(values))), "should be"),
+    ],
+)
+def test_an_unfair_ablation_is_told_why(attempt, said, capsys):
+    assert check_ablation(attempt) is False
+    assert said in capsys.readouterr().out
+
+
+def test_settings_with_seeds_of_their_own_are_no_comparison(capsys):
+    def study(judge):
+        found = {(m, s): [judge(m, s, seed + m + s) for seed in (0, 1, 2)] for m in (0, 1, 2) for s in (8, 16)}
+        return {key: (sum(values) / 3, min(values), max(values)) for key, values in found.items()}
+
+    assert check_ablation(study) is False
+    assert "different seeds: compare" in capsys.readouterr().out

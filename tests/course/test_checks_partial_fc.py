@@ -1,9 +1,9 @@
-"""The check of the exercise on chunks: the right answer passes, each usual mistake is named."""
+"""The checks of the exercises on chunks and shards: the right answer passes, each usual mistake is named."""
 
 import pytest
 import torch
 
-from arcface_edu.course.checks.partial_fc import check_merge
+from arcface_edu.course.checks.partial_fc import check_backward, check_merge
 
 
 def merge(a, b):
@@ -42,4 +42,32 @@ def test_the_right_merge_passes(capsys):
 )
 def test_a_wrong_merge_is_told_what_is_wrong(attempt, said, capsys):
     assert check_merge(attempt) is False
+    assert said in capsys.readouterr().out
+
+
+def backward(x, centres, labels, first, top, total, s, mean=True, scale=True, offset=True):
+    p = (s * x @ centres.T - top[:, None]).exp() / total[:, None]
+    is_target = labels[:, None] == (first if offset else 0) + torch.arange(len(centres))
+    error = (s if scale else 1) * (p - is_target.to(p)) / (len(x) if mean else 1)
+    return error @ centres, error.T @ x
+
+
+def test_the_right_backward_passes(capsys):
+    assert check_backward(backward) is True
+    assert "Right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (lambda *given: None, "returns nothing"),
+        (lambda *given: backward(*given)[0], "two tensors"),
+        (lambda *given: backward(*given)[::-1], "two tensors"),
+        (lambda *given: backward(*given, mean=False), "divide by N"),
+        (lambda *given: backward(*given, scale=False), "the scale s is missing"),
+        (lambda *given: backward(*given, offset=False), "off by"),
+    ],
+)
+def test_a_wrong_backward_is_told_what_is_wrong(attempt, said, capsys):
+    assert check_backward(attempt) is False
     assert said in capsys.readouterr().out

@@ -92,6 +92,45 @@ def check_head(attempt):
     return _no(f"Label 5 of 5 classes goes unnoticed: the loss is {wrong:.2f}. Raise a ValueError that says so.")
 
 
+def check_ablation(attempt):
+    """Does `attempt(judge)` compare margins and scales fairly, with three seeds each and their spread?
+
+    attempt: a function judge(m, s, seed) -> {(m, s): (mean, lowest, highest)}.
+    returns: True, or False after saying what is wrong.
+    """
+    asked: dict[tuple[float, float], list[int]] = {}
+
+    def judge(m, s, seed):
+        asked.setdefault((m, s), []).append(seed)
+        return 0.5 + 0.1 * m + 0.001 * s + 0.02 * math.sin(12.9 * seed + 7 * m + s)
+
+    study = attempt(judge)
+    if study is None:
+        return _no("The function returns nothing yet: let it return {(m, s): (mean, lowest, highest)}.")
+    if not isinstance(study, dict) or not all(isinstance(key, tuple) and len(key) == 2 for key in study):
+        return _no("It should return a dict with a key (m, s) for each setting.")
+    if set(study) != set(asked):
+        return _no("The settings that it returns are not those that it has judged.")
+    margins, scales = {m for m, _ in study}, {s for _, s in study}
+    if 0 not in margins:
+        return _no("There is no control: without a run at m = 0 nobody knows what the margin brings.")
+    if len(margins) < 3 or len(scales) < 2:
+        return _no(f"{len(margins)} margins and {len(scales)} scales: three and two are the least.")
+    if len(study) < len(margins) * len(scales):
+        return _no("Some margin is missing at some scale: the best margin may depend on the scale.")
+    if any(len(set(seeds)) < 3 for seeds in asked.values()):
+        return _no("A setting has fewer than three different seeds: its spread is unknown.")
+    if len({tuple(sorted(set(seeds))) for seeds in asked.values()}) > 1:
+        return _no("The settings have different seeds: compare them on the same ones.")
+    for (m, s), summary in study.items():
+        found = [judge(m, s, seed) for seed in set(asked[m, s])]
+        wanted = (sum(found) / len(found), min(found), max(found))
+        if len(summary) != 3 or any(abs(a - b) > 1e-6 for a, b in zip(summary, wanted, strict=True)):
+            return _no(f"At m = {m}, s = {s} mean, lowest and highest should be {wanted}; they are {summary}.")
+    print(f"Right: {len(study)} settings with a control, the same seeds for each, and their spread.")
+    return True
+
+
 def _no(words):
     print(words)
     return False

@@ -1,6 +1,7 @@
-"""Check of the exercise on a softmax in chunks: it says in words what is still wrong."""
+"""Checks of the exercises on a softmax in chunks and over processes: they say in words what is still wrong."""
 
 import torch
+from torch.nn import functional as F
 
 
 def check_merge(attempt):
@@ -36,6 +37,45 @@ def check_merge(attempt):
         if not torch.allclose(top + total.log(), far.logsumexp(1)):
             return _no("With one chunk 300 below the other it fails: only take exp of differences that are 0 or less.")
     print("Right: exp never sees more than 0, so chunks of any logits can be joined, in any order, on any machine.")
+    return True
+
+
+def check_backward(attempt):
+    """Does `attempt` give one process's part of the gradients of a softmax that is sharded by class?
+
+    attempt: x (N, D), centres (c, D), labels (N,), first class, maximum (N,), sum (N,), s -> the gradients of the mean
+    loss, (N, D) as far as these classes contribute, and (c, D).
+    returns: True, or False after saying what is wrong.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, table = (torch.randn(count, 5, generator=generator, dtype=torch.float64) for count in (6, 9))
+    labels, s = torch.tensor([0, 3, 4, 8, 8, 1]), 3.0
+    x, table = x.requires_grad_(), table.requires_grad_()
+    logits = s * x @ table.T
+    wanted = torch.autograd.grad(F.cross_entropy(logits, labels), (x, table))
+    top, total = _summary(logits.detach())
+    whole, part = x.detach(), table.detach()
+    shards = [(0, part[:4]), (4, part[4:])]
+    found = [attempt(whole, centres, labels, first, top, total, s) for first, centres in shards]
+    if found[0] is None:
+        return _no("The function returns nothing yet: let it return two gradients, (N, D) and (c, D).")
+    for gradients, (_, centres) in zip(found, shards, strict=True):
+        shapes = [tuple(one.shape) for one in gradients] if isinstance(gradients, tuple | list) else gradients
+        if shapes != [tuple(x.shape), tuple(centres.shape)]:
+            return _no(f"It should return two tensors, of {tuple(x.shape)} and {tuple(centres.shape)}.")
+    for name, mine, right in (
+        ("embeddings", found[0][0] + found[1][0], wanted[0]),
+        ("centres", torch.cat([found[0][1], found[1][1]]), wanted[1]),
+    ):
+        if torch.allclose(mine, right):
+            continue
+        for factor, words in ((len(x), "the loss is a mean: divide by N"), (1 / s, "the scale s is missing")):
+            if torch.allclose(mine, factor * right):
+                return _no(f"The gradient of the {name} is {factor:.3g} times too large: {words}.")
+        return _no(
+            f"The gradient of the {name}, of both processes together, is off by {(mine - right).abs().max():.2g}."
+        )
+    print("Right: two processes together have the gradients of one, and sent only what the softmax needs.")
     return True
 
 

@@ -57,27 +57,6 @@ def turn_of(margin):
     return min(180.0, math.degrees((math.pi - margin[1]) / margin[0]))
 
 
-def plot_target_logits(margins, at=60.0, ax=None):
-    """The target logit against the angle, under several margins (ArcFace fig. 4b); dotted where it turns back up.
-
-    margins: dict name -> (m1, m2, m3).   at: degrees where the title compares.
-    returns: Figure.   raises: DataError (nothing to draw).
-    """
-    _some(margins)
-    figure, ax = canvas(ax)
-    for position, (name, margin) in enumerate(margins.items()):
-        color, logits, turned = method_color(name, position), logit_at(ANGLES, margin), turn_of(margin) < ANGLES
-        ax.plot(ANGLES[~turned], logits[~turned], color=color, linewidth=2, label=name)
-        ax.plot(ANGLES[turned], logits[turned], color=color, linewidth=2, linestyle=":")
-    values = {name: float(logit_at(np.array([at]), margin)[0]) for name, margin in margins.items()}
-    high, low = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
-    ax.axvline(at, color=FAINT, linewidth=1.2, linestyle="--")
-    ax.set(xlim=(0, 180), xticks=range(0, 181, 30))
-    title = f"At {at:.0f}° {high} marks {values[high]:.2f}, {low} {values[low]:.2f}"
-    dress(ax, title, OWN_ANGLE, "cos(m₁θ + m₂) − m₃", key=True)
-    return figure
-
-
 def plot_boundaries(margins):
     """Who owns which pair of angles, for two classes (ArcFace fig. 5); white is nobody's.
 
@@ -182,38 +161,41 @@ def plot_gradients(margins, scale=64.0, classes=10_000):
             factor = np.where(at < turn_of(margin), factor, np.nan) if gradient == "exact" else factor
             label = name if gradient == "exact" else None
             left.plot(at, factor, style, color=color if label else INK, linewidth=2, label=label)
-            right.plot(
-                at, scale * wrong * factor * np.sin(np.radians(at)), style, color=color, linewidth=2, label=label
-            )
+            pull = scale * wrong * factor * np.sin(np.radians(at))
+            right.plot(at, pull, style, color=color, linewidth=2)
+    for words, style in (("exact", "-"), ("straight-through", "--")):
+        left.plot([], [], style, color=INK, linewidth=2, label=words)
     left.set(xlim=(0, 180), ylim=(-0.2, 4), xticks=range(0, 181, 30))
     right.set(xlim=(0, 180), xticks=range(0, 181, 30))
     right.set_ylim(bottom=0)
-    dress(left, "Factor on the cosine's gradient", OWN_ANGLE, "d logit / d cos θ")
+    dress(left, "Factor on the cosine's gradient: straight-through, it is 1", OWN_ANGLE, "d logit / d cos θ")
     dress(right, f"Pull towards the centre, s = {scale:g}", OWN_ANGLE, "pull (logits per radian)")
     key_above(figure, left)
     return figure
 
 
 def plot_turn(margin, ways):
-    """Past m1*theta + m2 = pi: the formula, the line that mends it, and where gradient steps lead.
+    """Past m1*theta + m2 = pi: the formula, the line that replaces it there, and where gradient steps lead.
 
     ways: dict name -> (steps + 1,) degrees of an embedding after each step.   returns: Figure.   raises: DataError.
     """
     _some(ways)
-    figure, (left, right) = panels(1, 2, (8.4, 3.7))
+    figure, (left, right) = panels(1, 2, (8.4, 3.9))
     turn, at = turn_of(margin), np.linspace(90, 180, 721)
-    past = at > turn
+    past, line = at > turn, logit_at(at, margin, "exact")
     left.axvspan(turn, 180, color="#F2F2F2", linewidth=0)
     left.plot(at, logit_at(at, margin), color=DIFFERENT, linewidth=2, label="the formula")
-    left.plot(at[past], logit_at(at, margin, "exact")[past], color=SAME, linewidth=2, label="cos θ − m₂ sin m₂")
+    left.plot(at[past], line[past], color=SAME, linewidth=2, label="the line cos θ − m₂ sin m₂")
+    left.plot([turn, turn], [line[~past][-1], line[past][0]], color=SAME, linewidth=1.4, linestyle=":")
     left.set(xlim=(90, 180), xticks=range(90, 181, 15))
-    dress(left, f"From {turn:.1f}° on, worse is better", OWN_ANGLE, "target logit", key=True)
+    step = line[~past][-1] - line[past][0]
+    dress(left, f"At {turn:.1f}° the line begins, {step:.2f} lower", OWN_ANGLE, "target logit / s", key=True)
     for (name, angles), color in zip(ways.items(), (DIFFERENT, SAME, INK), strict=False):
         right.plot(angles, color=color, linewidth=2, label=name, linestyle="--" if color == INK else "-")
     right.axhspan(turn, 180, color="#F2F2F2", linewidth=0)
     right.set(ylim=(0, 183), yticks=range(0, 181, 30))
     right.set_xlim(left=0)
-    dress(right, "Where steps lead from there", "step", "angle θ (degrees)", key=True)
+    dress(right, "The formula drives a bad face away", "step", "angle θ (degrees)", key=True)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Two pictures to play with: a half circle and a sphere on which the margin takes land away from every class.
+"""A half circle and a sphere on which the margin takes land away from every class, and the pull on a sphere.
 
 The course puts sliders beside them and lets them be dragged. Angles are in degrees; m2 is in radians, as in a config.
 """
@@ -8,11 +8,22 @@ import math
 
 import numpy as np
 import torch
-from matplotlib.patches import Arc, Wedge
+from matplotlib.patches import Arc, Circle, Wedge
 
 from arcface_edu.course.figures.animations import PEOPLE
-from arcface_edu.course.figures.geometry import ANGLES, OWN_ANGLE, logit_at, seen_angle
-from arcface_edu.figures.style import DIFFERENT, FAINT, INK, SAME, SMALL_SIZE, TITLE_SIZE, canvas, dress, panels
+from arcface_edu.course.figures.geometry import ANGLES, OWN_ANGLE, logit_at, probability, seen_angle, slope_at
+from arcface_edu.figures.style import (
+    DIFFERENT,
+    FAINT,
+    INK,
+    METHODS,
+    SAME,
+    SMALL_SIZE,
+    TITLE_SIZE,
+    canvas,
+    dress,
+    panels,
+)  # fmt: skip
 from arcface_edu.heads.margins import target_logit
 
 CUBE = np.array(list(itertools.product((-1, 1), repeat=3))) / math.sqrt(3)  # (8, 3), as far apart as eight can look
@@ -100,7 +111,7 @@ def plot_sphere(azimuth=25.0, elevation=20.0, m1=1.0, m2=0.5, m3=0.0, centres=CU
     share = np.mean(owners(even_points(4000), centres, margin) >= 0)
     title = f"{len(centres)} people own {share:.0%} of the sphere"
     ax.set_title(
-        title if share > 0.995 else f"{title},\nthe margin keeps the rest empty", fontsize=TITLE_SIZE, color=INK
+        title if share > 0.995 else f"{title};\nthe margin gives the rest to nobody", fontsize=TITLE_SIZE, color=INK
     )
     return figure
 
@@ -117,6 +128,43 @@ def even_points(count):
     z = 1 - (2 * np.arange(count) + 1) / count
     turn = np.arange(count) * math.pi * (3 - math.sqrt(5))
     return np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], 1)
+
+
+PULLS = {
+    "norm-softmax": ((1.0, 0.0, 0.0), "exact"),
+    "ArcFace, straight-through": ((1.0, 0.5, 0.0), "straight-through"),
+    "ArcFace, exact": ((1.0, 0.5, 0.0), "exact"),
+}
+
+
+def plot_pulls(scale=16.0, classes=200, rings=(12, 27, 42, 57, 72, 87)):
+    """The gradient as arrows on the sphere: how hard each loss pulls faces towards their centre, which faces the eye.
+
+    scale, classes: as in `plot_gradients`.   rings: degrees from the centre at which faces lie.   returns: Figure.
+    """
+    figure, axes = panels(1, len(PULLS), (9.6, 3.9))
+    at = np.linspace(2, 90, 353)
+    for ax, (name, (margin, gradient)) in zip(axes, PULLS.items(), strict=True):
+        pull = scale * (1 - probability(logit_at(at, margin), scale, classes))
+        pull = pull * slope_at(at, margin, gradient) * np.sin(np.radians(at))
+        ax.add_patch(Circle((0, 0), 1, facecolor="#F4F4F4", edgecolor=FAINT, linewidth=1.2))
+        color = METHODS[name.partition(",")[0]]
+        for number, ring in enumerate(rings):
+            strength = np.interp(ring, at, pull)
+            for turned in np.radians(np.arange(0, 360, 45) + 22.5 * (number % 2)):
+                towards = np.array([math.cos(turned), math.sin(turned)])
+                ends = [math.sin(math.radians(max(0, degrees))) for degrees in (ring, ring - 16 * strength / scale)]
+                ax.plot(*(towards * ends[0]), "o", color=color if strength > 0.05 * scale else FAINT, markersize=4)
+                if strength > 0.05 * scale:
+                    arrow = dict(arrowstyle="-|>", color=color, linewidth=1.7, shrinkA=0, shrinkB=0)
+                    ax.annotate("", towards * ends[1], towards * ends[0], arrowprops=arrow)
+        ax.plot(0, 0, "o", color="white", markeredgecolor=INK, markersize=8)
+        half = at[pull > scale / 2]
+        ax.set(xlim=(-1.04, 1.04), ylim=(-1.04, 1.04), aspect="equal")
+        ax.axis("off")
+        reach = f"above half of s from {half[0]:.0f}° on" if len(half) else "never half of s"
+        ax.set_title(f"{name}\n{reach}", fontsize=SMALL_SIZE + 1, color=INK)
+    return figure
 
 
 def _view(azimuth, elevation):

@@ -10,6 +10,7 @@ from arcface_edu.figures.style import (
     DIFFERENT,
     FAINT,
     INK,
+    METHODS,
     SAME,
     SMALL_SIZE,
     canvas,
@@ -22,31 +23,34 @@ from arcface_edu.figures.style import shades as shades_of
 
 GIB = 2**30
 NUMBER = 4  # bytes of a number in fp32
-WAYS = {"data": "a copy each", "model": "shared", "partial": "shared, a tenth in use"}
-COLORS = {"data": FAINT, "model": DIFFERENT, "partial": SAME}
+WAYS = {"data": "a copy each", "model": "shared", "chunks": "shared, in chunks", "partial": "shared, a tenth in use"}
+COLORS = {"data": FAINT, "model": DIFFERENT, "chunks": METHODS["ArcFace"], "partial": SAME}
 KINDS = dict(zip(("weights", "momentum", "gradient"), shades_of(COMPUTE, 3)[::-1], strict=True), logits=COMMUNICATION)
 
 
-def head_memory(classes, gpus=1, batch=128, rate=1.0, dimension=512, copies=False):
+def head_memory(classes, gpus=1, batch=128, rate=1.0, dimension=512, copies=False, chunks=False):
     """Bytes that a head takes of one GPU, by arithmetic, where all logits of a step are held once in fp32.
 
     batch: images of one GPU.   rate: share of the centres in use.   copies: each GPU holds all classes, as under DDP.
+    chunks: no logits are held but those of a chunk, which count as nothing here.
     returns: dict of weights, momentum, gradient, logits.
     """
     held = classes if copies else classes / gpus
     images = batch if copies else batch * gpus  # the images that these classes are compared with
     table = NUMBER * held * dimension
-    return dict(weights=table, momentum=table, gradient=rate * table, logits=NUMBER * images * rate * held)
+    return dict(
+        weights=table, momentum=table, gradient=rate * table, logits=0 if chunks else NUMBER * images * rate * held
+    )
 
 
 def plot_memory_growth(classes, gpus=8, batch=128, rate=0.1, limit=80):
-    """GiB of one GPU against the class count, for the three ways to hold a head; limit: GiB of the GPU.
+    """GiB of one GPU against the class count, for the four ways to hold a head; limit: GiB of the GPU.
 
     classes: increasing counts, (T,).   returns: Figure.
     """
     classes = np.asarray(classes, dtype=float)
     figure, ax = canvas()
-    ways = {"data": dict(copies=True), "model": {}, "partial": dict(rate=rate)}
+    ways = {"data": dict(copies=True), "model": {}, "chunks": dict(chunks=True), "partial": dict(rate=rate)}
     ends = {}
     for way, options in ways.items():
         held = sum(head_memory(classes, gpus, batch, **options).values()) / GIB
@@ -62,17 +66,18 @@ def plot_memory_growth(classes, gpus=8, batch=128, rate=0.1, limit=80):
 
 
 def plot_memory_bars(classes, gpus, batch, rate, limit=80):
-    """What fills one GPU in each of four ways, as stacked bars.  batch: images of one GPU; limit: its GiB.
+    """What fills one GPU in each of five ways, as stacked bars.  batch: images of one GPU; limit: its GiB.
 
     returns: Figure.
     """
     ways = {
         "a copy on each GPU": head_memory(classes, gpus, batch, copies=True),
         "shared by class": head_memory(classes, gpus, batch),
+        "shared, in chunks": head_memory(classes, gpus, batch, chunks=True),
         f"shared, {rate:.0%} in use": head_memory(classes, gpus, batch, rate),
-        "... and in chunks": head_memory(classes, gpus, batch, rate) | dict(logits=0),
+        f"{rate:.0%} in use, in chunks": head_memory(classes, gpus, batch, rate, chunks=True),
     }
-    figure, ax = canvas(size=(7.2, 3.6))
+    figure, ax = canvas(size=(7.2, 4.0))
     most = max(sum(held.values()) for held in ways.values()) / GIB
     gap = 0.012 * most
     for row, held in enumerate(ways.values()):
@@ -87,7 +92,12 @@ def plot_memory_bars(classes, gpus, batch, rate, limit=80):
         ax.axvline(limit, color=INK, linewidth=1.4, linestyle="--")
     ax.set(yticks=range(len(ways)), xlim=(0, edge))
     fit = sum(sum(held.values()) <= limit * GIB for held in ways.values())
-    dress(ax, f"{classes:,.0f} people: {fit} of 4 ways fit {limit} GiB", "GiB of one GPU, the head alone", key=True)
+    dress(
+        ax,
+        f"{classes:,.0f} people: {fit} of {len(ways)} ways fit {limit} GiB",
+        "GiB of one GPU, the head alone",
+        key=True,
+    )
     ax.set_yticklabels(ways, fontsize=SMALL_SIZE)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
@@ -108,6 +118,24 @@ def plot_walk(seen, tops, sums):
     raised = int((np.diff(tops) > 0).sum())
     title = f"Over {len(seen)} chunks the maximum rose {raised} times; the sum ends at {total[-1]:.2f}"
     dress(ax, title, "classes seen", "logit", key=True)
+    return figure
+
+
+def plot_samples(positives, samples, classes):
+    """Which centres are in use in each of T steps: those of the batch's people, and others by lot.
+
+    positives, samples: T sequences of class numbers below `classes`, each sample with its positives.   returns: Figure.
+    """
+    figure, ax = canvas(size=(7.2, 4.2))
+    for step, (own, used) in enumerate(zip(positives, samples, strict=True)):
+        own, used = np.asarray(own), np.asarray(used)
+        others = np.setdiff1d(used, own)
+        for people, color, label in ((others, SAME, "drawn by lot"), (own, DIFFERENT, "a person of the batch")):
+            ax.scatter([step] * len(people), people, s=14, color=color, marker="s", label=None if step else label)
+    seen = len(np.unique(np.concatenate([np.asarray(used) for used in samples])))
+    ax.set(xlim=(-0.7, len(samples) - 0.3), ylim=(-4, classes + 3))
+    title = f"A step uses {len(samples[0])} of {classes} centres; {len(samples)} steps have used {seen}"
+    dress(ax, title, "step", "class", key=True)
     return figure
 
 

@@ -12,7 +12,6 @@ from arcface_edu.course.figures.geometry import (
     plot_boundaries,
     plot_gradients,
     plot_probability,
-    plot_target_logits,
     plot_turn,
     probability,
     seen_angle,
@@ -25,6 +24,7 @@ from arcface_edu.course.figures.margin_toys import (
     own_up_to,
     owners,
     plot_margin_circle,
+    plot_pulls,
     plot_sphere,
 )
 from arcface_edu.errors import DataError
@@ -56,15 +56,6 @@ def test_logits_slopes_and_angles_are_the_formulas():
 def test_the_probability_is_that_of_a_softmax():
     logits = 8 * np.array([math.cos(0.7), 0, 0, 0])
     assert probability(math.cos(0.7), 8, 4) == pytest.approx(np.exp(logits[0]) / np.exp(logits).sum())
-
-
-def test_target_logits_compare_where_they_say():
-    figure = plot_target_logits(MARGINS, at=60)
-    (ax,) = figure.axes
-    assert title(ax) == "At 60° norm-softmax marks 0.50, ArcFace 0.02"
-    whole, turned = curves(ax, METHODS["ArcFace"])
-    assert whole.get_xdata().max() <= turn_of(ARCFACE) < turned.get_xdata().min()
-    assert turned.get_linestyle() == ":"
 
 
 def test_boundaries_tell_the_gap():
@@ -101,15 +92,29 @@ def test_straight_through_pulls_to_the_end_and_exact_to_the_turn():
     assert factor.get_ydata()[at] == pytest.approx(math.cos(0.5), abs=0.01)
 
 
+def test_the_key_of_the_gradients_names_both_styles():
+    figure = plot_gradients(MARGINS)
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == [*MARGINS, "exact", "straight-through"]
+
+
+def test_arrows_are_where_the_pull_is():
+    axes = plot_pulls(scale=64, classes=10_000, rings=(60, 80)).axes
+    arrows = [len([text for text in ax.texts if text.arrow_patch is not None]) for ax in axes]
+    assert arrows == [8, 16, 16]  # without a margin, a face at 60° is no longer pulled
+    assert "from 54° on" in axes[1].get_title()
+
+
 def test_the_turn_names_its_angle_and_draws_each_way():
     left, right = plot_turn(ARCFACE, {"one": [170, 175], "two": [170, 160]}).axes
-    assert "151.4°" in title(left)
+    assert title(left) == "At 151.4° the line begins, 0.12 lower"
+    _, line, step = left.get_lines()
+    assert line.get_xdata().min() > turn_of(ARCFACE) and max(line.get_ydata()) < -1.11
+    assert np.ptp(step.get_xdata()) == 0
     assert [list(line.get_ydata()) for line in right.get_lines()] == [[170, 175], [170, 160]]
 
 
-@pytest.mark.parametrize(
-    "plot", [plot_target_logits, plot_boundaries, plot_gradients, lambda _: plot_turn(ARCFACE, {})]
-)
+@pytest.mark.parametrize("plot", [plot_boundaries, plot_gradients, lambda _: plot_turn(ARCFACE, {})])
 def test_nothing_to_draw_is_said(plot):
     with pytest.raises(DataError, match="nothing to draw"):
         plot({})
@@ -139,7 +144,7 @@ def test_without_a_margin_the_sphere_is_shared_out_and_with_one_it_is_not():
     angles = np.sort(np.degrees(np.arccos(points @ CUBE.T)), axis=1)
     np.testing.assert_array_equal(kept >= 0, angles[:, 0] + math.degrees(0.5) <= angles[:, 1])
     assert "100%" in plot_sphere(m2=0).axes[0].get_title()
-    assert "keeps the rest empty" in plot_sphere(m2=0.5).axes[0].get_title()
+    assert "gives the rest to nobody" in plot_sphere(m2=0.5).axes[0].get_title()
 
 
 def test_the_sphere_turns_and_shows_the_near_side():
@@ -155,7 +160,7 @@ def test_the_sphere_turns_and_shows_the_near_side():
 
 
 def test_nothing_is_cut_off():
-    for figure in (plot_target_logits(MARGINS), plot_boundaries(MARGINS), plot_margin_circle(), plot_sphere()):
+    for figure in (plot_boundaries(MARGINS), plot_margin_circle(), plot_sphere(), plot_pulls()):
         figure.draw_without_rendering()
         width, height = figure.bbox.size
         for ax in figure.axes:

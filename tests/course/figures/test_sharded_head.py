@@ -9,6 +9,7 @@ from arcface_edu.course.figures.sharded_head import (
     plot_memory_bars,
     plot_memory_growth,
     plot_published,
+    plot_samples,
     plot_step_time,
     plot_walk,
 )
@@ -38,16 +39,27 @@ def test_a_sample_takes_its_share_of_gradient_and_logits():
     assert tenth["logits"] == pytest.approx(full["logits"] / 10)
 
 
+def test_chunks_hold_no_logits_and_nothing_else_changes():
+    full, chunked = head_memory(8000, gpus=8), head_memory(8000, gpus=8, chunks=True)
+    assert chunked == full | dict(logits=0)
+
+
+def test_samples_show_the_batch_and_count_what_was_used():
+    (ax,) = plot_samples([[1, 2], [3]], [[1, 2, 5], [3, 5, 9]], 10).axes
+    assert title(ax) == "A step uses 3 of 10 centres; 2 steps have used 5"
+    assert [len(dots.get_offsets()) for dots in ax.collections] == [1, 2, 2, 1]
+
+
 def test_growth_crosses_the_limit_where_the_title_says():
     (ax,) = plot_memory_growth([1e5, 1e9], gpus=8, batch=128, rate=0.1, limit=80).axes
     copies = 80 * GIB / sum(head_memory(1, 8, 128, copies=True).values())
     assert f"at {copies / 1e6:.0f}, " in title(ax)
 
 
-@pytest.mark.parametrize(("classes", "fit"), [(1e4, 4), (1e9, 0)])
+@pytest.mark.parametrize(("classes", "fit"), [(1e4, 5), (1e9, 0)])
 def test_bars_count_what_fits(classes, fit):
     (ax,) = plot_memory_bars(classes, gpus=8, batch=128, rate=0.1, limit=80).axes
-    assert f"{fit} of 4" in title(ax)
+    assert f"{fit} of 5" in title(ax)
     widths = sum(patch.get_width() for patch in ax.patches if patch.get_y() < 0)
     assert widths == pytest.approx(sum(head_memory(classes, copies=True).values()) / GIB)
 
