@@ -5,9 +5,10 @@
     python benchmarks/fine_tune.py --faces drawn     to other drawings
     python benchmarks/fine_tune.py --weights W       from other weights; else runs/drawn_faces, trained where it lacks
 
-ORL has 40 people with 10 grey photographs each. s1 to s30 train; judged is over all 4,950 pairs of s31 to s40, as
-benchmarks/orl_faces.py does it. --choose never sees those ten: it takes s1 to s30 in three parts, and judges each part
-by networks trained on the other two. The drawings are as many, of people that the weights have not seen either.
+ORL has 40 people with 10 grey photographs each; the faces are aligned. s1 to s30 train; the judgement is over all
+4,950 pairs of s31 to s40, as in benchmarks/orl_faces.py. --choose never sees those ten: it takes s1 to s30 in three
+parts, and judges each part by networks trained on the other two. The drawings are as many, of people that the weights
+have not seen either.
 docs/fine_tuning.md has the tables.
 """
 
@@ -21,7 +22,7 @@ from orl_faces import judge
 
 from arcface_edu.cli import cli_main
 from arcface_edu.config import load_config
-from arcface_edu.course.orl import orl_faces
+from arcface_edu.course.orl import aligned_orl_faces
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.folder import list_people
 from arcface_edu.data.synthetic.dataset import draw_faces
@@ -58,7 +59,7 @@ def splits(place, options):
             draw_faces(place / name, people, PHOTOS, seed=seed, pairs=20, pair_identities=10)
         yield place / "known", place / "judged"
         return
-    people = list(list_people(orl_faces()))
+    people = list(list_people(aligned_orl_faces()))
     known, judged = people[:KNOWN], people[KNOWN:]
     parts = [known[begin : begin + JUDGED] for begin in range(0, KNOWN, JUDGED)] if options.choose else [judged]
     for number, part in enumerate(parts):
@@ -66,10 +67,10 @@ def splits(place, options):
 
 
 def linked(folder, people):
-    """A folder with those people of ORL alone."""
+    """Make a folder with those people of ORL alone."""
     folder.mkdir()
     for name in people:
-        (folder / name).symlink_to((orl_faces() / name).resolve())
+        (folder / name).symlink_to((aligned_orl_faces() / name).resolve())
     return folder
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from arcface_edu import angles
+from arcface_edu.course import cost
 from arcface_edu.course.eight_people import PEOPLE, draw_people, portraits, train_small
 from arcface_edu.course.figures.animations import animate_plane, animate_target_angles, save_animation
 from arcface_edu.course.figures.data_parallel import plot_dp_ddp_timelines
@@ -46,7 +47,8 @@ def main():
     save(plot_blocks(), HERE / "blocks.png")
     save(plot_sharded_head(), HERE / "sharded_head.png")
     save(plot_pipeline(), HERE / "pipeline.png")
-    save(plot_dp_ddp_timelines(), HERE / "dp_ddp.png")
+    times = cost.milliseconds(cost.cost_of("r50"), batch=128, bandwidth=12)
+    save(plot_dp_ddp_timelines(times, "r50, 128 images a GPU, V100s linked at 12 GB/s"), HERE / "dp_ddp.png")
     draw_sharpening()
     draw_eight_people()
 

@@ -2,12 +2,13 @@
 lines that a slider can ask again and again."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
-from arcface_edu.course.published_runs import PUBLISHED, plan_published
+from arcface_edu.course.published_runs import PUBLISHED, PublishedRun, plan_published
 from arcface_edu.planning.gpus import GIGA, GPUS, LINK_SHARE, time_on
 
-SEED_CLASSES = 93_431  # MS1MV3
+MS1MV3_CLASSES = 93_431
 WAYS = ("DataParallel", "DDP")
 
 
@@ -29,15 +30,24 @@ class Step(NamedTuple):
     hidden: float  # messages that travel meanwhile: no part of the step's length
 
 
-def cost_of(network: str, gpu: str = "v100") -> Cost:
-    """Return the cost of one rank of the published run of `network` with MS1MV3's classes, by the planner."""
-    row = next(row for row in PUBLISHED if (row.gpu, row.network, row.classes) == (gpu, network, SEED_CLASSES))
+@functools.cache
+def cost_of(network: str, classes: int = MS1MV3_CLASSES, gpu: str = "v100") -> Cost:
+    """Return the cost of one rank of a published run with a head sharded by class, by the planner."""
+    key = (gpu, network, classes, "model")
+    row = next(row for row in PUBLISHED if (row.gpu, row.network, row.classes, row.way) == key)
     measured = plan_published(row)
     backward = [op for op in measured.operations if op.phase == "backward"]
     whole, half = (time_on(one, GPUS[gpu]) for one in (measured, dataclasses.replace(measured, operations=backward)))
     images = measured.batch
     forward = (whole.network - half.network) / images
     return Cost(forward, half.network / images, whole.head / images, whole.update, 4 * measured.parameters)
+
+
+def milliseconds(cost: Cost, batch: int, bandwidth: float) -> dict[str, float]:
+    """Return what `plot_dp_ddp_timelines` draws: what one GPU computes for its images, and one message of gradients."""
+    seconds = dict(forward=batch * cost.forward, backward=batch * cost.backward, loss=batch * cost.head)
+    seconds |= dict(update=cost.update, message=cost.gradient / (LINK_SHARE * bandwidth * GIGA))
+    return {name: 1000 * value for name, value in seconds.items()}
 
 
 def step_of(cost: Cost, way: str, ranks: int, batch: int, bandwidth: float) -> Step:
@@ -63,10 +73,10 @@ def rate(cost: Cost, way: str, ranks: int, batch: int, bandwidth: float) -> floa
     return ranks * batch / (step.compute + step.waiting)
 
 
-def published_rates(network: str, gpu: str = "v100", most: int = 125_000) -> list[tuple[float, int, str]]:
-    """Return [(images/s, classes, way)] of the published runs to compare `cost_of` with: few classes, none sampled."""
-    rows = [row for row in PUBLISHED if (row.gpu, row.network, row.sample_rate) == (gpu, network, 1)]
-    return [(row.speed, row.classes, row.way) for row in rows if row.classes <= most]
+def published_rows(gpu: str = "v100", most: int = 125_000) -> list[PublishedRun]:
+    """Return the published runs to compare `cost_of` with: few classes, a head sharded by class, none sampled."""
+    rows = [row for row in PUBLISHED if (row.gpu, row.way, row.sample_rate) == (gpu, "model", 1)]
+    return [row for row in rows if row.classes <= most]
 
 
 def speeds(

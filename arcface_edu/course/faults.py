@@ -1,4 +1,4 @@
-"""What goes wrong between processes without a word, or for ever: tasks of `arcface_edu.course.workers`."""
+"""Shards of unequal length, and the cure: a task of `arcface_edu.course.workers`."""
 
 import datetime
 import time
@@ -6,62 +6,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from arcface_edu.config import load_config
-from arcface_edu.data.images import decode, to_input
-from arcface_edu.data.synthetic.dataset import draw_person
-from arcface_edu.models import build_model
 from arcface_edu.training.collectives import all_gather_object
 from arcface_edu.training.launch import World
-from arcface_edu.training.parallel import average_bn_statistics, wrap_parallel
 
-PATIENCE = 3  # seconds until a message that nobody answers is given up
-
-
-def bn(world: World, batches: int = 30, batch: int = 8) -> dict[str, Any]:
-    """BN: each rank's running statistics are those of its own images, and only rank 0 writes them down"""
-    people = torch.cat([draw_faces(person) for person in range(40, 40 + 2 * world.size)])
-    mine, new_face = people[world.rank :: world.size], draw_faces(60)  # dealt out, so that all see all people
-    torch.manual_seed(0)
-    model = build_model("r10", 128)
-    ddp = wrap_parallel(model, load_config(), torch.device("cpu"))  # as the trainer does
-    generator = torch.Generator().manual_seed(world.rank)
-    with torch.no_grad():
-        for _ in range(batches):  # nothing is learnt: the weights stay as they are, statistics gather
-            ddp(mine[torch.randint(len(mine), (batch,), generator=generator)])
-    own = degrees_apart(model, new_face)
-    average_bn_statistics(model)
-    averaged = degrees_apart(model, new_face)
-    print("a new face, embedded by rank 0 and by the last rank:")
-    print(f"  each with its own statistics        {own:5.1f} degrees apart")
-    print(f"  with statistics averaged over ranks {averaged:5.1f} degrees apart")
-    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    same_weights = all(torch.equal(weights, other) for other in all_gather_object(weights))
-    print(f"the same weights on every rank: {same_weights}")
-    return dict(own=own, averaged=averaged, same_weights=same_weights)
-
-
-def draw_faces(person: int, photos: int = 12) -> Tensor:
-    """Photographs of one drawn person, (photos, 3, 112, 112) float in [-1, 1]."""
-    return to_input(torch.stack([decode(photo) for photo in draw_person(0, person, photos)]))
-
-
-def degrees_apart(model: nn.Module, images: Tensor) -> float:
-    """Mean angle between the embeddings of rank 0 and of the last rank, each by the running statistics it has."""
-    first, *_, last = all_gather_object(embed_with_own_statistics(model, images))
-    return (2 * ((first - last).norm(dim=1) / 2).asin()).rad2deg().mean().item()
-
-
-@torch.no_grad()
-def embed_with_own_statistics(model: nn.Module, images: Tensor) -> Tensor:
-    """Unit embeddings (N, D) in double precision, by the running statistics of this rank."""
-    model.eval()
-    embeddings = F.normalize(model(images).double())
-    model.train()
-    return embeddings
+PATIENCE = 3  # seconds until a collective that a rank does not join is given up
 
 
 def uneven(world: World, batches: int = 4) -> dict[str, Any]:
@@ -77,7 +28,7 @@ def uneven(world: World, batches: int = 4) -> dict[str, Any]:
     print(f"                   {error}")
 
     ddp = build_linear(None)
-    with ddp.join():  # a rank that is through answers the others' messages with zeros
+    with ddp.join():  # a finished rank contributes zeros until all are done
         done, error, _ = train(ddp, mine, world)
     weights = torch.cat([parameter.detach().flatten() for parameter in ddp.parameters()])
     same = all(torch.equal(weights, other) for other in all_gather_object(weights))

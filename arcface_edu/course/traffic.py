@@ -1,7 +1,6 @@
-"""What travels between processes, by hand and counted: tasks of `arcface_edu.course.workers`."""
+"""What travels between processes, recorded and counted: tasks of `arcface_edu.course.workers`."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,45 +22,6 @@ from arcface_edu.training.profiling import length, read_timeline
 ONE, SEVERAL = "one bucket", "buckets of 1 MB"
 
 
-def ring(world: World, numbers: int = 1_000_000) -> dict[str, Any]:
-    """A sum over all ranks, made of sends to the next rank alone; the bytes of each are counted"""
-    tensor = torch.rand(numbers, generator=torch.Generator().manual_seed(world.rank))
-    by_ring, by_c10d = tensor.clone(), tensor.clone()
-    sent = sum(ring_all_reduce(by_ring, world))
-    dist.all_reduce(by_c10d)
-    equal = torch.allclose(by_ring, by_c10d, rtol=1e-6)
-
-    ones = torch.ones(world.size)  # a chunk of one number for each rank: how many ranks are in it so far
-    rounds = [ones.tolist()] + [ones.tolist() for _ in ring_all_reduce(ones, world)]
-    contributions = [list(step) for step in zip(*all_gather_object(rounds), strict=True)]  # (steps + 1, ranks, chunks)
-
-    collected = 2 * (world.size - 1) * tensor.nbytes
-    print(f"{world.size} ranks sum {tensor.nbytes:,} bytes in {len(rounds) - 1} steps; as all_reduce does: {equal}")
-    print(f"  each rank sends {sent:,} bytes, {sent / tensor.nbytes:.2f} times the tensor")
-    print(f"  were one rank to collect and return, {collected:,} bytes would pass through it")
-    return dict(equal=equal, bytes=tensor.nbytes, sent=all_gather_object(sent), contributions=contributions)
-
-
-def ring_all_reduce(tensor: Tensor, world: World) -> Iterator[int]:
-    """Sum a tensor (P,) over all ranks in place, in 2 (N - 1) steps.  yields: the bytes this rank has sent in each.
-
-    In the first N - 1 steps a chunk goes round and gathers what each rank has of it; in the others its sum goes round.
-    """
-    chunks = tensor.tensor_split(world.size)  # views into the tensor
-    following, preceding = (world.rank + 1) % world.size, (world.rank - 1) % world.size
-    for step in range(2 * (world.size - 1)):
-        leaving, arriving = (chunks[(world.rank - step - later) % world.size] for later in (0, 1))
-        message = torch.empty_like(arriving)
-        sending = cast(dist.Work, dist.isend(leaving, following))
-        dist.recv(message, preceding)
-        sending.wait()  # all send at once: a plain send, one after the other, could wait for ever
-        if step < world.size - 1:
-            arriving += message
-        else:
-            arriving.copy_(message)
-        yield leaving.nbytes
-
-
 def buckets(world: World, batch: int = 16) -> dict[str, Any]:
     """DDP: gradients that travel while the backward pass goes on, and gradients that wait for its end; recorded"""
     timelines, messages = {}, {}
@@ -71,9 +31,10 @@ def buckets(world: World, batch: int = 16) -> dict[str, Any]:
         ddp = wrap_parallel(build("r10"), config, torch.device("cpu"))
         line, messages[way] = record(ddp, images, count_messages(ddp))
         timelines[way] = [in_plain_lists(line) for line in all_gather_object(line)]
-        travels, hidden = (length(line[kind]) for kind in ("communication", "hidden"))
-        print(f"{way:15s} messages a step: {messages[way]}; on their way for {travels:.0f} ms,", end=" ")
-        print(f"for {hidden:.0f} of them while rank 0 computes")
+        # Over all ranks, as the picture's title counts it.
+        travels, hidden = (sum(map(length, all_gather_object(line[kind]))) for kind in ("communication", "hidden"))
+        print(f"{way:15s} {messages[way]} messages a step, on their way for {travels / world.size:.0f} ms,", end=" ")
+        print(f"{hidden / travels:.0%} of that while the rank computes")
     return dict(messages=messages, timelines=timelines)
 
 

