@@ -8,6 +8,7 @@ This is the only place that answers the question: every command, `init=` and the
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,7 +180,7 @@ def architecture_of(path: StrPath, network: str | None = None, embedding_size: i
         CheckpointError, ConfigError: as `load_model`.
     """
     weights = weights_file(path)
-    state = read_state(weights)
+    state = read_state(weights, logging.DEBUG)  # whoever loads them into a network says what was done to them
     network, embedding_size = resolve_architecture(state, weights, network, embedding_size)
     with torch.device("meta"):  # shapes without memory
         model = build_model(network, embedding_size)
