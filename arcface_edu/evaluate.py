@@ -53,11 +53,13 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     print(f"\n{leaderboard.as_text()}")
 
     parameters = getattr(model, "size", None) or sum(parameter.numel() for parameter in model.parameters())
+    wants = getattr(model, "wants", "[-1, 1]")
+    wanted = "(x - 127.5) / 127.5" if wants == "[-1, 1]" else f"in {wants}, normalised in the graph"
     facts = {
         "weights": str(source.weights),
-        "SHA-256 of the weights": hash_of(source.weights),
+        "SHA-256 of the weights": hash_of(*getattr(model, "files", (source.weights,))),
         "network": f"{network}, {parameters:,} parameters",
-        "preprocessing": "112 x 112 pixels, RGB, (x - 127.5) / 127.5, in float32; embeddings of image and mirror added",
+        "preprocessing": f"112 x 112 pixels, RGB, in float32, {wanted}; embeddings of image and mirror added",
         "date": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
     }
     if options.ijb:

@@ -25,7 +25,7 @@ from arcface_edu.errors import ConfigError
 from arcface_edu.evaluation.leaderboard import markdown
 from arcface_edu.exporting.facts import drawn_pairs, onnx_metadata
 from arcface_edu.exporting.hub import check_license, write_model_folder
-from arcface_edu.exporting.to_onnx import INPUT, OPSET, OUTPUT, WholeEmbedding
+from arcface_edu.exporting.to_onnx import INPUT, IR, OPSET, OUTPUT, WholeEmbedding
 from arcface_edu.exporting.variants import FORMS, HEAD, write_forms
 from arcface_edu.models.weights import hash_of
 from arcface_edu.runs import load_model, resolve
@@ -61,7 +61,9 @@ def write_onnx(options: argparse.Namespace, model: nn.Module, metadata: dict[str
     forms = [form for form in FORMS if getattr(options, form)]
     paths, rows = write_forms(options.onnx, model, metadata, forms, images, is_same, flip=not options.whole)
     for path in paths:
-        print(f"{path}: opset {OPSET}, input {INPUT} (batch, 3, 112, 112), output {OUTPUT} (batch, dimensions)")
+        print(
+            f"{path}: opset {OPSET}, IR {IR}, input {INPUT} (batch, 3, 112, 112), output {OUTPUT} (batch, dimensions)"
+        )
     judged_on = f"{len(is_same):,} pairs of {options.pairs.name if options.pairs else 'drawn faces'}"
     print(f"\n{markdown(HEAD, rows)}")
     print(f"\ndegrees: between the embeddings of a form and torch's; these and the accuracy on {judged_on};")

@@ -11,7 +11,7 @@ from arcface_edu.errors import ExportError, from_extra
 from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.models.onnx_graph import OnnxGraph
 
-OPSET = 20  # PyTorch's own choice
+OPSET, IR = 18, 8  # the oldest that torch.onnx writes, and the IR of its time: onnxruntime reads them from 1.14 on
 INPUT, OUTPUT = "input.1", "embedding"  # the first is what InsightFace's recognition models call it
 COSINE = 0.99999  # below, two computations are not of one network
 
@@ -52,7 +52,9 @@ def to_onnx(model: nn.Module, metadata: Mapping[str, str]) -> bytes:
     assert program is not None  # dynamo=True returns one
     proto = program.model_proto
     strip_stack_traces(proto.graph)
-    onnx.helper.set_model_props(proto, {key: str(value) for key, value in metadata.items()})
+    proto.ir_version = IR
+    facts = {**metadata, "opset": OPSET, "ir_version": IR}
+    onnx.helper.set_model_props(proto, {key: str(value) for key, value in facts.items()})
     return proto.SerializeToString()
 
 

@@ -239,12 +239,13 @@ def _differences(model: nn.Module, state: StateDict) -> str:
     return "; ".join(f"{what}: {_some(keys)}" for what, keys in differ if keys)
 
 
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hex: two people with the same one speak of the same weights."""
+def hash_of(*paths: Path) -> str:
+    """Return the SHA-256 of a file, or of several in a row, in hex: the same for two people with the same weights."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()
 
 
