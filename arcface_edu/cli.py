@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from arcface_edu.errors import ArcfaceError
+from arcface_edu.signals import Stopped, listen_for_stop
 
 COMMANDS = {
     "train": "train a network with the ArcFace loss",
@@ -135,27 +136,28 @@ def cli_main(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def command(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return main(*args, **kwargs)
-        except ArcfaceError as error:
-            complain(error, str(error))
-            raise SystemExit(2) from None
-        except OSError as error:
-            place = f" ({error.filename})" if error.filename else ""
-            complain(
-                error,
-                f"the system says: {error.strerror or error}{place}. What was written before is whole; "
-                f"free some space, check the permissions, or choose another place.",
-            )
-            raise SystemExit(2) from None
-        except KeyboardInterrupt:
-            print("arcface_edu: interrupted; what was written before is whole.", file=sys.stderr)
-            raise SystemExit(130) from None
+        with listen_for_stop():
+            try:
+                return main(*args, **kwargs)
+            except ArcfaceError as error:
+                complain(error, str(error))
+                raise SystemExit(2) from None
+            except OSError as error:
+                place = f" ({error.filename})" if error.filename else ""
+                complain(
+                    error,
+                    f"the system says: {error.strerror or error}{place}. What was written before is whole; "
+                    f"free some space, check the permissions, or choose another place.",
+                )
+                raise SystemExit(2) from None
+            except Stopped as error:
+                complain(error, str(error))
+                raise SystemExit(error.status) from None
 
     return command
 
 
-def complain(error: Exception, sentence: str) -> None:
+def complain(error: BaseException, sentence: str) -> None:
     """Print the sentence of an error to standard error, unless another process of the run prints it."""
     if not getattr(error, "said_elsewhere", os.environ.get("LOCAL_RANK", "0") != "0"):
         past_the_bar = "\n" if os.environ.get("RANK", "0") != "0" else ""  # rank 0 may have a progress bar there

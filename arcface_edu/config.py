@@ -101,7 +101,9 @@ def parse_override(word: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f'"{word}" is not of the form key=value, as in batch_size=64.')
     try:
-        return key, ast.literal_eval(value)
+        literal = ast.literal_eval(value)
+        is_path = key in ("rec", "output") and type(literal) in (int, float)
+        return key, value if is_path else literal  # output=2024.10 is a folder
     except (ValueError, SyntaxError):
         return key, {"true": True, "false": False, "none": None}.get(value.lower(), value)
 

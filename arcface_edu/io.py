@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from arcface_edu.errors import CheckpointError, DataError
+from arcface_edu.signals import finish_first
 
 StrPath = str | os.PathLike[str]
 
@@ -46,6 +47,19 @@ def write_atomically(path: StrPath) -> Iterator[BinaryIO]:
     """
     with explain_write_errors(path), replace_when_done(path) as beside, open(beside, "wb") as file:
         yield file
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files, all or none: each takes its name when all are written.
+
+    Raises:
+        DataError: The disk is full or read-only.
+    """
+    with ExitStack() as files:
+        for path, content in contents.items():
+            files.enter_context(write_atomically(path)).write(content)
+        with finish_first():
+            files.close()
 
 
 def write_text_atomically(path: StrPath, text: str) -> None:

@@ -17,11 +17,12 @@ import argparse
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from easydict import EasyDict
 from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
@@ -37,6 +38,7 @@ from arcface_edu.evaluation.verification import verify_pairs
 from arcface_edu.io import save_torch_atomically, write_json_atomically
 from arcface_edu.recipes import configs_table, recipe_line
 from arcface_edu.runs import load_into
+from arcface_edu.signals import StopRequest, listen_for_stop
 from arcface_edu.training import cpu
 from arcface_edu.training.checkpoint import Checkpointer
 from arcface_edu.training.collectives import (
@@ -44,24 +46,28 @@ from arcface_edu.training.collectives import (
     all_gather_object,
     assert_same_on_all_ranks,
     local_rank_zero_first,
+    patient_start,
 )
-from arcface_edu.training.launch import SINGLE_PROCESS, World, join_world, mark_started, was_restarted
+from arcface_edu.training.launch import SINGLE_PROCESS, World, join_world, mark_started, take_local_rank, was_restarted
 from arcface_edu.training.metrics import Meter, MetricsLog, NoLog, read_metrics
 from arcface_edu.training.pair_sets import PairSet, check_pair_images
 from arcface_edu.training.parallel import average_bn_statistics
 from arcface_edu.training.precision import autocast, choose_device, choose_dtype
-from arcface_edu.training.prepare import describe_data, prepare
+from arcface_edu.training.prepare import describe_data, fit_to_weights, prepare
 from arcface_edu.training.profiling import profiling
+from arcface_edu.training.run_folder import check_room, exclusive
 from arcface_edu.training.schedule import Schedule, check_linear_rule, set_lr
-from arcface_edu.training.signals import StopRequest, listen_for_stop
 from arcface_edu.training.state import NonFiniteLoss, TrainState, build_state
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = "all is saved, and resume=True goes on from there."  # where a signal ends a run between two steps
 
 
 @cli_main
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse_args(build_parser(), argv)
+    take_local_rank(options.local_rank)
     if options.keys or options.configs:
         print(keys_table() if options.keys else configs_table())
         return
@@ -86,6 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help=words)
     parser.add_argument("--keys", action="store_true", help="print every key with its default, meaning and limits")
     parser.add_argument("--configs", action="store_true", help="print the configs there are: data, network, epochs ...")
+    # Of `python -m torch.distributed.launch`, which torchrun has replaced.
+    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return parser
 
 
@@ -105,65 +113,75 @@ def train(config: Any, world: World = SINGLE_PROCESS) -> dict[str, Any]:
     if device.type == "cpu":
         cpu.set_up(world)
 
-    # Data
-    resume = was_restarted()  # all ranks answer together, so not where one goes first
-    with local_rank_zero_first(world):  # rank 0 may have to draw the faces that the others then find
-        config, output, faces, pair_sets = prepare(config, world, resume)
-    mark_started()
-    assert_same_on_all_ranks(describe_data(config, faces))
-    check_pair_images(pair_sets, world)
-    schedule = Schedule.of(config, len(faces), world.size)
+    resume = was_restarted() or config.resume
+    config = fit_to_weights(EasyDict(config, resume=resume))  # what cannot be meant is told before the folder is made
+    with exclusive(config.output, world, config.timeout_seconds), listen_for_stop() as stop:
+        with patient_start(world, config.timeout_seconds):  # a rank that opens much data is waited for
+            # Data
+            with local_rank_zero_first(world):  # rank 0 may have to draw the faces that the others then find
+                config, output, faces, pair_sets = prepare(config, world)
+            mark_started()
+            assert_same_on_all_ranks(describe_data(config, faces))
+            check_pair_images(pair_sets, world)
+            schedule = Schedule.of(config, len(faces), world.size)
 
-    # State
-    state, meter = build_state(config, faces.num_classes, device, dtype, world), Meter(device)
-    progress, checkpointer = state.progress, Checkpointer(output, config, state, meter, schedule)
-    restored = config.resume and checkpointer.restore()
-    if config.init and not restored:
-        load_into(state.model, config.init)
-    metrics = open_metrics(output, config, progress.global_step, world)
-    log_start(config, output, len(faces), schedule, state, world)
+            # State
+            state, meter = build_state(config, faces.num_classes, device, dtype, world), Meter(device)
+            progress, checkpointer = state.progress, Checkpointer(output, config, state, meter, schedule)
+            restored = config.resume and checkpointer.restore()
+            if config.init and not restored:
+                load_into(state.model, config.init)
+            check_room(output, state, config.keep_checkpoints, world)
+        metrics = open_metrics(output, config, progress.global_step, world)
+        log_start(config, output, len(faces), schedule, state, world)
 
-    # Loop
-    batches = load_batches(config, faces, schedule, progress.step, world, device)
-    skipped, stopping = SkippedRecords(config.max_corrupt), False
-    recording = profiling(config, output, world, schedule.total_steps - progress.step)
-    with listen_for_stop() as stop, open_bar(schedule, progress.step, world) as bar, recording as profiler_step:
-        while progress.step < schedule.total_steps and not stopping:
-            set_lr(state.optimizer, schedule.lr(progress.updates))
-            with meter.waiting_for_data():
-                step_batches = [next(batches) for _ in range(config.gradient_acc)]
-            sync = StepSync(bool(stop), step_batches)
-            with explain_out_of_memory(config), keep_non_finite(output, state, world):
-                micro_batches = to_device(step_batches, progress.step, config, world, device)
-                result = state.step(micro_batches, sync, head_only=progress.step < schedule.head_steps)
-            meter.update(result)
-            bar.update()
-            with record_function("agree"):
-                stopping = sync.stop
-                skipped.report(step_batches, sync)
-            if progress.step == 1:
-                check_first_loss(result.losses, state.head.expected_first_loss())
-            profiler_step()
+        # Loop
+        skipped, stopping = SkippedRecords(config.max_corrupt), False
+        reading = contextlib.closing(load_batches(config, faces, schedule, progress.step, world, device))
+        recording = profiling(config, output, world, schedule.total_steps - progress.step)
+        bars = open_bar(schedule, progress.step, world)
+        with stop.noted(), bars as bar, recording as profiler_step, reading as batches:
+            while progress.step < schedule.total_steps and not stopping:
+                if schedule.is_verification_due(progress.step, config.verbose):  # also at once after a resume there
+                    checkpointer.wait()
+                    with stop.raised(AT_ONCE):
+                        verify(state, pair_sets, metrics, world)
+                set_lr(state.optimizer, schedule.lr(progress.updates))
+                with meter.waiting_for_data():
+                    step_batches = [next(batches) for _ in range(config.gradient_acc)]
+                sync = StepSync(bool(stop), step_batches)
+                with explain_out_of_memory(config), keep_non_finite(output, state, world):
+                    micro_batches = to_device(step_batches, progress.step, config, world, device)
+                    result = state.step(micro_batches, sync, head_only=progress.step < schedule.head_steps)
+                meter.update(result)
+                bar.update()
+                with record_function("agree"):
+                    stopping = sync.stop
+                    skipped.report(step_batches, sync)
+                if progress.step == 1:
+                    check_first_loss(result.losses, state.head.expected_first_loss())
+                profiler_step()
 
-            if progress.step % config.frequent == 0 or progress.step == schedule.total_steps:
-                write_training_line(metrics, meter, schedule, state, bar)
-            if config.verbose and progress.step % config.verbose == 0 and progress.step < schedule.total_steps:
-                verify(state, pair_sets, metrics, world)
-            # Last of all, so that a checkpoint never stands before lines of its step that the log does not have yet.
-            checkpointer.poll()
-            if stopping or schedule.is_save_due(progress.step, config.save_every):
-                checkpointer.save()
-    checkpointer.wait()
-    if stopping:
-        metrics.close()
-        exit_as_stopped(stop, progress.step, schedule)
+                if progress.step % config.frequent == 0 or progress.step == schedule.total_steps:
+                    write_training_line(metrics, meter, schedule, state, bar)
+                # Last of all, so that a checkpoint never stands before lines of its step that the log does not have.
+                checkpointer.poll()
+                if stopping or schedule.is_save_due(progress.step, config.save_every, config.verbose):
+                    checkpointer.save()
+        checkpointer.wait()
+        if stopping:
+            metrics.close()
+            exit_as_stopped(stop, progress.step, schedule)
 
-    # Results
-    results = verify(state, pair_sets, metrics, world)
-    metrics.close()
-    if world.is_main:
-        save_torch_atomically(state.model.state_dict(), output / "model.pt")
-        report(output, read_metrics(output / "metrics.jsonl"), results, pair_sets, time.perf_counter() - started)
+        # Results
+        with stop.raised(AT_ONCE):
+            if world.is_main:
+                save_torch_atomically(state.model.state_dict(), output / "model.pt")
+            results = verify(state, pair_sets, metrics, world)
+            metrics.close()
+            if world.is_main:
+                lines = read_metrics(output / "metrics.jsonl")
+                report(output, lines, results, pair_sets, time.perf_counter() - started)
     return results
 
 
@@ -196,7 +214,7 @@ def log_start(config: Any, output: Path, num_images: int, schedule: Schedule, st
 
 def load_batches(
     config: Any, faces: Any, schedule: Schedule, step: int, world: World, device: torch.device
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield this rank's micro-batches from `step` to the end of the run: uint8 images, on the CPU."""
     shuffled = ShuffledBatches(
         len(faces),
@@ -249,11 +267,11 @@ def verify(state: TrainState, pair_sets: list[PairSet], metrics: MetricsLog | No
     average_bn_statistics(state.model)
     results = {}
     for pairs in pair_sets:
+        share = -(-len(pairs.images) // world.size)
+        own = pairs.images[world.rank * share : (world.rank + 1) * share] or pairs.images[:1]  # left without: any
         with autocast(state.device, state.dtype):
             embeddings = embed_images(
-                state.model,
-                pairs.images[pairs.part(world)],
-                progress=f"verifying on {pairs.name}" if world.is_main else None,
+                state.model, own, progress=f"verifying on {pairs.name}" if world.is_main else None
             )
         gathered = torch.cat(all_gather_object(embeddings))[: len(pairs.images)]  # (2N, D)
         results[pairs.name] = verify_pairs(gathered, pairs.is_same)

@@ -84,6 +84,11 @@ def test_pair_files_are_named_as_a_shell_passes_them(word, targets):
     assert load_config(overrides=[f"val_targets={word}"]).val_targets == targets
 
 
+def test_a_folder_may_have_a_number_for_a_name():
+    config = load_config(overrides=["output=42", "rec=2024.10"])
+    assert (config.output, config.rec) == ("42", "2024.10")
+
+
 def test_one_load_leaves_no_trace_in_the_next():
     load_config(overrides=["val_targets=['lfw']", "lr=9"])
     assert load_config().val_targets == []

@@ -179,7 +179,7 @@ def test_different_configs_are_named_by_rank_and_key(words):
 
 
 def test_too_many_processes(words):
-    assert_one_sentence(run(2, [*words, "batch_size=100"]), "x processes = 200 images, but there are only 120")
+    assert_one_sentence(run(2, [*words, "batch_size=100"]), "x 2 processes = 200 images, but there are only 120")
 
 
 def test_a_wrong_label_that_one_rank_reads_ends_all_with_one_sentence(words, drawn, tmp_path):

@@ -4,16 +4,16 @@ Worker processes read and decode; flipping and normalising is done for a whole b
 image is four times the bytes, through every queue and copy on the way.
 """
 
-import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from arcface_edu.data.datasets import FaceDataset
 from arcface_edu.data.images import to_input
+from arcface_edu.data.readers import Pulse, be_reader, iterate
 from arcface_edu.errors import CorruptRecord, DataError
 
 T = TypeVar("T")
@@ -75,33 +75,59 @@ class ShuffledBatches(Sampler[list[int]]):
 
 
 class BatchReader(Dataset[Batch]):
-    """A data set of faces, read a batch at a time."""
+    """A data set of faces, read a batch at a time.
 
-    def __init__(self, faces: FaceDataset) -> None:
-        self.faces = faces
+    Args:
+        faces: The data set.
+        pulse: Is set to the time at each image.
+    """
+
+    def __init__(self, faces: FaceDataset, pulse: Pulse | None = None) -> None:
+        self.faces, self.pulse = faces, pulse or Pulse()
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         images, labels, broken, fatal = [], [], [], ""
-        for index in indices:
-            try:
-                image, label = self.faces[index]
-            except CorruptRecord as error:
-                broken.append(str(error))
-            except DataError as error:  # from here it would reach the user as a traceback of the worker
-                fatal = str(error)
-            else:
-                images.append(image)
-                labels.append(label)
-        # Decoders give pixel after pixel, and convolutions like it so: stacking as (3, H, W) would sort it all twice.
-        pixels = [image.permute(1, 2, 0) for image in images]
-        stacked = torch.stack(pixels) if images else torch.empty(0, 112, 112, 3, dtype=torch.uint8)
-        return Batch(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), broken, fatal)
+        try:
+            for index in indices:
+                self.pulse.beat()
+                try:
+                    image, label = self.faces[index]
+                except CorruptRecord as error:
+                    broken.append(str(error))
+                except DataError as error:  # from here it would reach the user as a traceback of the worker
+                    fatal = str(error)
+                else:
+                    images.append(image)
+                    labels.append(label)
+            return stack_batch(images, labels, broken, fatal)
+        except (OSError, MemoryError) as error:  # likewise
+            reason = str(error) or "too little memory"
+            return stack_batch([], [], broken, f"a batch could not be read ({reason}): try fewer num_workers.")
 
 
-def load(faces: FaceDataset, batches: Iterable[list[int]], num_workers: int, device: torch.device) -> Iterator[Batch]:
+def stack_batch(images: list[Tensor], labels: list[int], broken: list[str], fatal: str) -> Batch:
+    """Return images uint8 (3, 112, 112) and labels as a batch; in a reader process, in shared memory.
+
+    Raises:
+        OSError: There is no room in the shared memory.
+    """
+    # Decoders give pixel after pixel, and convolutions like it so: stacking as (3, H, W) would sort it all twice.
+    pixels = [image.permute(1, 2, 0) for image in images]
+    stacked = torch.stack(pixels) if images else torch.empty(0, 112, 112, 3, dtype=torch.uint8)
+    if images and get_worker_info():
+        try:
+            stacked.share_memory_()  # later, in the thread that sends it, a failure would be lost
+        except RuntimeError as error:
+            raise OSError(f"shared memory, /dev/shm: {error}") from error
+    return Batch(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), broken, fatal)
+
+
+def load(
+    faces: FaceDataset, batches: Iterable[list[int]], num_workers: int, device: torch.device
+) -> Generator[Batch, None, None]:
     """Yield the batches of `faces` on the CPU.
 
     Args:
@@ -111,38 +137,25 @@ def load(faces: FaceDataset, batches: Iterable[list[int]], num_workers: int, dev
         device: The batches will be moved there: pinned memory unless it is the CPU.
 
     Raises:
-        DataError: A process that reads died.
+        DataError: A process that reads died, or none of them has read an image for a while.
     """
+    pulse = Pulse()
     loader: DataLoader[Batch] = DataLoader(
-        BatchReader(faces),
+        BatchReader(faces, pulse),
         batch_sampler=batches,
         collate_fn=identity_collate,
         num_workers=num_workers,
         pin_memory=device.type != "cpu",
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=be_reader,
         generator=seeded(0),  # a draw from the global generator would be repeated when the run resumes
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            f"a process that reads images died ({str(error).splitlines()[0]}); too little memory or shared memory "
-            f"(/dev/shm) is the usual cause. Try fewer num_workers, or num_workers=0."
-        ) from error
+    return iterate(loader, pulse)
 
 
 def identity_collate(batch: T) -> T:
     """Return a batch as `BatchReader` stacked it. (A named function: some platforms pickle it for the workers.)"""
     return batch
-
-
-def ignore_stop_signals(_worker: int) -> None:
-    """Leave Ctrl-C, which reaches every process of a terminal, to the trainer: it decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has inherited the trainer's handler
 
 
 def draw_mirrored(micro_batches: int, world_size: int, batch_size: int, step: int, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from arcface_edu.data.alignment.align import align
 from arcface_edu.data.folder import read_photo
 from arcface_edu.data.images import decode
 from arcface_edu.data.loader import identity_collate
+from arcface_edu.data.readers import be_reader, iterate
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.io import StrPath
@@ -126,11 +127,13 @@ def embed_crops(
     Raises:
         DataError: A file cannot be read; without it a template would silently be another.
     """
-    loader = DataLoader(Crops(protocol), batch_size, num_workers=workers, collate_fn=identity_collate)
+    loader = DataLoader(
+        Crops(protocol), batch_size, num_workers=workers, collate_fn=identity_collate, worker_init_fn=be_reader
+    )
     features: np.ndarray | None = None
     done = 0
     with tqdm(total=len(protocol.images), desc=f"embedding {protocol.name}", unit="img", leave=False) as progress:
-        for faces, unread in loader:
+        for faces, unread in iterate(loader):
             if unread:
                 raise DataError(unread)
             part = embed_images(model, faces, flip, batch_size).numpy()

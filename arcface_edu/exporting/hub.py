@@ -1,7 +1,6 @@
 """A network as a folder in the form of a model hub: weights, config, card. Nothing is sent anywhere."""
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 
 from torch import nn
@@ -9,7 +8,7 @@ from torch import nn
 from arcface_edu.errors import ConfigError, DataError, from_extra
 from arcface_edu.exporting.card import cell, model_card
 from arcface_edu.exporting.facts import PREPROCESSING, public
-from arcface_edu.io import write_atomically
+from arcface_edu.io import write_together
 from arcface_edu.models.weights import embedding_size_of, hash_of
 from arcface_edu.runs import CONFIG, MODEL_WEIGHTS, Source
 
@@ -50,9 +49,7 @@ def write_model_folder(
         CARD: card.encode(errors="replace"),  # names of files may hold what is no text
         CONFIG: json.dumps(about, indent=1).encode(),
     }
-    with ExitStack() as whole:  # each takes its name when all are written
-        for name, content in contents.items():
-            whole.enter_context(write_atomically(folder / name)).write(content)
+    write_together({folder / name: content for name, content in contents.items()})
 
 
 def check_place(folder: Path, overwrite: bool) -> None:

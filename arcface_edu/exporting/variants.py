@@ -14,7 +14,7 @@ from arcface_edu.errors import from_extra
 from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.verification import verify_pairs
 from arcface_edu.exporting.to_onnx import check_parity, to_onnx
-from arcface_edu.io import write_atomically
+from arcface_edu.io import write_together
 from arcface_edu.models.onnx_graph import OnnxGraph
 
 HEAD = ("form", "MB", "ms, 1 image", "ms an image, 32 at once", "degrees off", "at most", "accuracy")
@@ -75,9 +75,7 @@ def write_forms(
     contents |= {form: FORMS[form](contents["onnx"]) for form in forms}
     rows = compare_forms(model, contents, images, is_same, flip)
     paths = [path, *(path.with_stem(f"{path.stem}_{form}") for form in forms)]
-    for file_path, content in zip(paths, contents.values(), strict=True):
-        with write_atomically(file_path) as file:
-            file.write(content)
+    write_together(dict(zip(paths, contents.values(), strict=True)))
     return paths, rows
 
 

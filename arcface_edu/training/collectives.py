@@ -4,6 +4,8 @@ Every function also works in a single process, where it does next to nothing.
 """
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from arcface_edu.errors import ConfigError
+from arcface_edu.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     from arcface_edu.data.loader import Batch
@@ -30,6 +32,8 @@ def all_gather_object(value: T) -> list[T]:
     """Return the plain value of every rank, as a list by rank."""
     if not is_distributed():
         return [value]
+    if _start:
+        _start[-1].wait_for_all()
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
@@ -60,6 +64,79 @@ def all_gather_ints_async(numbers: Sequence[int]) -> Callable[[], list[list[int]
         return table.T.tolist()
 
     return wait
+
+
+FAILED = "failed"  # the key under which the first rank that failed stands in the store of a run
+_start: list["Start"] = []  # holds the one that is under way
+
+
+@contextlib.contextmanager
+def patient_start(world: "World", timeout_seconds: float) -> Iterator[None]:
+    """Within it, `all_gather_object` waits for a rank as long as that works, and not for `timeout_seconds` alone.
+
+    A rank may have to read the labels of a large set, or to draw faces, while the others have nothing to do.
+    """
+    if world.store is None:
+        yield
+        return
+    over = threading.Event()
+    _start.append(Start(world.store, world.rank, world.size, timeout_seconds))
+    threading.Thread(target=_start[-1].beat_until, args=(over,), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        _start.pop()
+
+
+class Start:
+    """The start-up of a run on several ranks: each says in the store that it lives, and where it has come to.
+
+    Args:
+        store: Of all ranks.
+        rank, size: The place of this process.
+        timeout_seconds: So long a rank may be silent.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, size: int, timeout_seconds: float) -> None:
+        self.store, self.rank, self.size, self.timeout = store, rank, size, timeout_seconds
+        self.places = 0  # that this rank has come to
+        self.main_thread = threading.get_ident()
+
+    def beat_until(self, over: threading.Event) -> None:
+        """Count up a number in the store as long as the main thread works: its processor time grows."""
+        clock = getattr(time, "pthread_getcpuclockid", None)
+        before = -1.0
+        while not over.is_set():
+            now = time.clock_gettime(clock(self.main_thread)) if clock else before + 1
+            with contextlib.suppress(RuntimeError):  # the store is gone: the ranks will find out by themselves
+                if now != before:
+                    self.store.add(f"beat_{self.rank}", 1)
+            before = now
+            over.wait(min(2.0, self.timeout / 4))
+
+    def wait_for_all(self) -> None:
+        """Wait until all ranks have come to the same call, or one has failed.
+
+        Raises:
+            TrainingError: A rank has been silent for too long.
+        """
+        self.places += 1
+        self.store.set(f"place_{self.places}_{self.rank}", "")
+        waiting = [rank for rank in range(self.size) if rank != self.rank]
+        beats, since = dict.fromkeys(waiting, 0), dict.fromkeys(waiting, time.monotonic())
+        while waiting := [rank for rank in waiting if not self.store.check([f"place_{self.places}_{rank}"])]:
+            for rank in waiting:
+                if (beat := self.store.add(f"beat_{rank}", 0)) != beats[rank]:
+                    beats[rank], since[rank] = beat, time.monotonic()
+                if time.monotonic() - since[rank] > self.timeout:
+                    raise TrainingError(
+                        f"rank {rank} has done nothing for {self.timeout:g} s at the start of the run; it hangs, died "
+                        f"or was cut off. timeout_seconds= says how long to wait."
+                    )
+            if self.store.check([FAILED]):
+                return  # to the collective, in which the connection to that rank is gone
+            time.sleep(0.05)
 
 
 class StepSync:

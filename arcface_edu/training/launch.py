@@ -19,7 +19,8 @@ from typing import NamedTuple
 import torch.distributed as dist
 
 from arcface_edu.errors import ArcfaceError, ConfigError, TrainingError
-from arcface_edu.training.collectives import all_gather_object
+from arcface_edu.signals import Stopped
+from arcface_edu.training.collectives import FAILED, all_gather_object
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 TOO_LONG = ("timed out", "timeout")  # gloo's words for a message that did not come, and for the others behind it
@@ -32,6 +33,7 @@ class World(NamedTuple):
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # among the processes of this machine
+    store: dist.Store | None = None  # where all processes of the run can leave a word; None for one process
 
     @property
     def is_main(self) -> bool:
@@ -52,7 +54,24 @@ def read_world() -> World:
             f"the environment has {', '.join(present)} but not {', '.join(missing)}; start several processes with "
             f"`torchrun --nproc_per_node=N -m arcface_edu.train ...`, which sets them all."
         )
-    return World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return World(rank, size, local_rank)
+
+
+def take_local_rank(local_rank: int | None) -> None:
+    """Take the place that an old launcher says by a flag, `--local-rank=1`, where the environment does not say it.
+
+    Raises:
+        ConfigError: There is no launcher that would have set the other variables.
+    """
+    if local_rank is None:
+        return
+    if "RANK" not in os.environ:
+        raise ConfigError(
+            f"--local-rank={local_rank} is what an old launcher passes, and none has started this process; start "
+            f"several with `torchrun --nproc_per_node=8 -m arcface_edu.train ...`, without that flag."
+        )
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
 
 
 @contextlib.contextmanager
@@ -88,9 +107,13 @@ def join_world(timeout_seconds: float = 600) -> Iterator[World]:
     with open(os.devnull, "w") as nowhere:
         try:
             with contextlib.nullcontext() if speaks(world) else contextlib.redirect_stdout(nowhere):
-                yield world
+                yield world._replace(store=store)
         except Exception as error:
             raise tell_once(error, world, store) from error
+        except Stopped as error:
+            if has_failed(store):  # torchrun ends the others, and the cause has been told
+                setattr(error, "said_elsewhere", True)  # noqa: B010  (as in `tell_once`)
+            raise
     dist.destroy_process_group()
 
 
@@ -160,11 +183,18 @@ def tell_once(error: Exception, world: World, store: dist.Store) -> Exception:
         )
     with contextlib.suppress(RuntimeError):  # the store may be gone as well
         mine = f"rank {world.rank}"
-        first = store.compare_set("failed", "", mine).decode()
+        first = store.compare_set(FAILED, "", mine).decode()
         if first != mine and not isinstance(error, (ArcfaceError, OSError)):
             error = TrainingError(f"{first} failed.")
         setattr(error, "said_elsewhere", first != mine)  # noqa: B010  (an attribute that Exception does not declare)
     return error
+
+
+def has_failed(store: dist.Store) -> bool:
+    """Return whether a rank has failed and said so."""
+    with contextlib.suppress(RuntimeError):  # the store may be gone
+        return bool(store.check([FAILED]))
+    return False
 
 
 def is_lost_process(error: BaseException) -> bool:

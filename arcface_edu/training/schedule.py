@@ -44,9 +44,17 @@ class Schedule:
         left = (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps)
         return self.peak_lr * max(0.0, left) ** self.power
 
-    def is_save_due(self, step: int, save_every: int) -> bool:
-        """Return whether a checkpoint is due after so many steps: at the end of an epoch, or every `save_every`."""
-        return step % self.steps_per_epoch == 0 or bool(save_every and step % save_every == 0)
+    def is_save_due(self, step: int, save_every: int, verify_every: int = 0) -> bool:
+        """Return whether a checkpoint is due after so many steps.
+
+        It is due at the end of an epoch, every `save_every` steps, and before a verification.
+        """
+        due = step % self.steps_per_epoch == 0 or bool(save_every and step % save_every == 0)
+        return due or self.is_verification_due(step, verify_every)
+
+    def is_verification_due(self, step: int, every: int) -> bool:
+        """Return whether a verification is due after so many steps, beside that at the end of the run."""
+        return bool(every) and 0 < step < self.total_steps and step % every == 0
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

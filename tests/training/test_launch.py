@@ -6,9 +6,12 @@ from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
+from ranks import run_ranks
 
 from arcface_edu.errors import ConfigError
+from arcface_edu.train import build_parser
 from arcface_edu.training import launch
+from arcface_edu.training.collectives import all_gather_object, patient_start
 from arcface_edu.training.launch import World, agree_on_attempt, join_world, mark_started, was_restarted
 
 
@@ -69,6 +72,59 @@ def test_machines_whose_own_name_leads_nowhere_are_told_the_remedy(monkeypatch):
     monkeypatch.setattr(dist, "init_process_group", fail)
     with pytest.raises(ConfigError, match=r"at host1:29400 .*GLOO_SOCKET_IFNAME"), join_world(1):
         pass
+
+
+def test_the_flag_of_an_old_launcher_is_taken_or_answered_with_the_line_of_today(monkeypatch):
+    for name in launch.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    launch.take_local_rank(None)
+    for flag in ("--local-rank=1", "--local_rank=1"):
+        options = build_parser().parse_args([flag, "own_data", "lr=1"])
+        assert (options.local_rank, options.words) == (1, ["own_data", "lr=1"])
+    with pytest.raises(ConfigError, match=r"torchrun --nproc_per_node=8 -m arcface_edu.train"):
+        launch.take_local_rank(1)
+    for name, value in dict(RANK="3", WORLD_SIZE="4", MASTER_ADDR="host1", MASTER_PORT="29400").items():
+        monkeypatch.setenv(name, value)
+    launch.take_local_rank(1)  # launchers before torch 1.9 say it by the flag alone
+    assert launch.read_world() == World(3, 4, 1)
+    launch.take_local_rank(7)  # and those of today say both
+    assert launch.read_world() == World(3, 4, 1)
+    monkeypatch.delenv("LOCAL_RANK")
+
+
+def work(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+
+
+def start_up(first):
+    """Rank 0 does something, for which rank 1 waits."""
+    with join_world(2) as world, patient_start(world, 2):
+        if world.is_main:
+            first(7)
+        return all_gather_object(world.rank)
+
+
+def test_a_rank_that_works_at_the_start_is_waited_for():
+    ranks = run_ranks(2, start_up, work)
+    assert [rank.value for rank in ranks] == [[0, 1]] * 2, ranks[1].errors
+
+
+def test_a_rank_that_does_nothing_at_the_start_is_named():
+    _, waiting = run_ranks(2, start_up, time.sleep)
+    assert "rank 0 has done nothing for 2 s at the start of the run" in waiting.errors
+
+
+def test_a_rank_that_fails_at_the_start_is_not_waited_for():
+    began = time.monotonic()
+    failing, waiting = run_ranks(2, start_up, fail)
+    assert "it is broken" in failing.errors and "has lost another process" in waiting.errors
+    assert time.monotonic() - began < 30
+
+
+def fail(_seconds):
+    raise ConfigError("it is broken")
 
 
 def test_a_process_started_again_by_the_same_torchrun_knows_that_the_run_has_begun(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from arcface_edu.data.synthetic.parameters import make_person, make_photographs
 from arcface_edu.data.synthetic.render import render
 from arcface_edu.errors import DataError
 from arcface_edu.io import StrPath
+from arcface_edu.signals import end_with_parent, finish_first, held_from_children
 
 UNSEEN = 1_000_000  # people from this number on are for verification only
 
@@ -96,8 +97,9 @@ def draw_faces(
         unseen = list(drawn)
         shown = [unseen[person][photo] for pair in chosen for person, photo in pair]
         write_pairs(Path(folder) / "drawn.bin", shown, is_same)
-        for file in Path(folder).iterdir():
-            file.replace(out / file.name)
+        with finish_first():
+            for file in Path(folder).iterdir():
+                file.replace(out / file.name)
 
 
 @contextmanager
@@ -108,9 +110,14 @@ def worker_map(workers: int | None, tasks: int) -> Iterator[Callable[..., Any]]:
     if workers == 1:
         yield map
     else:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
+
+        def start(*work: Any) -> Iterator[Any]:
+            with held_from_children():
+                return pool.map(*work)
+
         try:
-            yield pool.map
+            yield start
         except BrokenProcessPool:
             raise DataError(
                 "a process that draws faces died, or could not start; too little memory is the usual cause: try "
