@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
         options.switches,
         options.batch_size,
         options.workers,
+        options.reject,
     ):
         print(text_of(finding))
         findings.append(finding)
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     a("--probes", type=Path, metavar="DIR", help="photos to search; people not in the gallery are strangers")
     a("--output", type=Path, metavar="DIR", help="for pictures and results.json")
     a("--json", type=Path, metavar="FILE", help="results.json elsewhere")
+    a("--reject", action="store_true", help="of pairs: what turning away the worst images would bring")
     a("--report", type=Path, metavar="HTML", help="write one self-contained page")
     add_model_flags(parser)
     add_inference_flags(parser)

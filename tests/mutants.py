@@ -740,6 +740,20 @@ MUTANTS = [
         "if not own and event.device_type",
         "training/test_profiling.py",
     ),
+    Mutant(
+        "the best images are turned away",
+        "evaluation/quality.py",
+        'order = np.argsort(quality, kind="stable")',
+        'order = np.argsort(-quality, kind="stable")',
+        "evaluation/test_quality.py",
+    ),
+    Mutant(
+        "a pair is as good as its better image",
+        "evaluation/quality.py",
+        "np.minimum(of_images[0::2]",
+        "np.maximum(of_images[0::2]",
+        "evaluation/test_quality.py",
+    ),
 ]
 
 

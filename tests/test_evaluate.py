@@ -78,6 +78,14 @@ def test_a_run_is_judged_on_the_pairs_beside_its_data(run, drawn, tmp_path, caps
     assert "127.5" in html and f"{expected['accuracy']:.2%}" in html and drawn.name in html
 
 
+def test_rejecting_the_worst_images(run, tmp_path, capsys):
+    done = call(capsys, run, "--reject", "--output", tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text())["results"]["drawn"]["lost_after_rejecting"]
+    assert list(found) == ["length of the embedding", "sharpness", "best possible"]
+    assert all(best <= lost for best, lost in zip(found["best possible"], found["sharpness"], strict=True))
+    assert "lost after 20 % by sharpness" in done.out and (tmp_path / "reject_drawn.png").exists()
+
+
 def test_weights_alone_on_named_sets_fill_the_row(run, drawn, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "backbone.pth"

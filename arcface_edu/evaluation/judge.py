@@ -20,6 +20,7 @@ from arcface_edu.evaluation.embedding import embed_images, embed_people
 from arcface_edu.evaluation.identification import identify
 from arcface_edu.evaluation.ijb import image_weights, pool_templates, score_pairs, subjects_of
 from arcface_edu.evaluation.ijb_files import Crops, Protocol, embed_crops, read_protocol
+from arcface_edu.evaluation.quality import best_reject, error_versus_reject, pair_quality, sharpness
 from arcface_edu.evaluation.roc import OperatingPoint, Threshold, in_three_units, operating_points, roc, thin
 from arcface_edu.evaluation.verification import REPORTED_FARS, hardest_pairs, verify_pairs
 
@@ -80,6 +81,7 @@ def judge_all(
     switches: str = "N1D1F1",
     batch_size: int = 128,
     workers: int = 0,
+    reject: bool = False,
 ) -> Iterator[Finding]:
     """Yield a finding for each data set, as soon as it is known.
 
@@ -89,6 +91,7 @@ def judge_all(
         search: the folders of a gallery and of probes.
         switches: of the IJB protocol.
         workers: processes that read and align IJB images.
+        reject: of pairs, also what rejecting the worst images would bring.
 
     Raises:
         DataError: A data set cannot be read or judged.
@@ -96,7 +99,7 @@ def judge_all(
     for name, images, is_same in pairs:
         check_sizes(images, name)
         embeddings = embed_images(model, images, batch_size=batch_size, progress=f"embedding {name}")
-        yield judge_pairs(name, embeddings, images, is_same)
+        yield judge_pairs(name, embeddings, images, is_same, reject=reject)
     for folder in ijb:
         protocol = read_protocol(folder)
         features = embed_crops(model, protocol, "F1" in switches, batch_size, workers)
@@ -106,7 +109,12 @@ def judge_all(
 
 
 def judge_pairs(
-    name: str, embeddings: Tensor | np.ndarray, images: Sequence[bytes], is_same: np.ndarray, folds: int = 10
+    name: str,
+    embeddings: Tensor | np.ndarray,
+    images: Sequence[bytes],
+    is_same: np.ndarray,
+    folds: int = 10,
+    reject: bool = False,
 ) -> Finding:
     """Apply the ten-fold protocol to a pair set: (2N, D) embeddings of 2N encoded images, is_same (N,)."""
     try:
@@ -141,7 +149,37 @@ def judge_pairs(
         "tar_at_far": _for_program(points, intervals), "bootstrap": "over pairs",
     }  # fmt: skip
     figures = draw_verification(cosines, is_same, threshold, face)
+    if reject:
+        from arcface_edu.figures.runs import plot_reject
+
+        faces = [face(pair, side) for pair in range(len(is_same)) for side in (0, 1)]
+        far = max(far for far, point in points.items() if not point["few"] or far == max(points))
+        curves = reject_curves(np.asarray(embeddings), faces, cosines, is_same, points[far]["threshold"]["cosine"])
+        figures["reject"] = plot_reject(curves, far)
+        numbers["lost_after_rejecting"] = {kind: lost[[0, 10, 20, 50]].tolist() for kind, lost in curves.items()}
+        rows += [
+            (
+                f"lost after 20 % by {kind}",
+                f"{lost[20]:.2%}",
+                "",
+                "",
+                f"of same-person pairs, FAR {far:.0e}; {lost[0]:.2%} before",
+            )
+            for kind, lost in curves.items()
+        ]
     return Finding(name, "pairs", about, f"accuracy {rows[0][1]}", rows, notes, numbers, figures)
+
+
+def reject_curves(
+    embeddings: np.ndarray, faces: Sequence[Tensor], cosines: np.ndarray, is_same: np.ndarray, threshold: float
+) -> dict[str, np.ndarray]:
+    """Return the error-versus-reject curve of each measure of quality, and the best possible one."""
+    measures = {"length of the embedding": np.linalg.norm(embeddings, axis=1), "sharpness": sharpness(faces)}
+    same = cosines[is_same]
+    curves = {
+        kind: error_versus_reject(same, pair_quality(quality)[is_same], threshold) for kind, quality in measures.items()
+    }
+    return curves | {"best possible": best_reject((same < threshold).mean())}
 
 
 def judge_ijb(protocol: Protocol, features: np.ndarray, switches: str) -> Finding:

@@ -194,3 +194,24 @@ def plot_open_set(far: ArrayLike, rate: ArrayLike, ax: Axes | None = None) -> Fi
     title = f"With {far[at]:.1%} of the strangers taken for somebody, {rate[at]:.1%} of known people are named rightly"
     dress(ax, title, "FAR: strangers taken for somebody (share, log)", "DIR: known people found at rank 1")
     return figure
+
+
+def plot_reject(curves: Mapping[str, np.ndarray], far: float, ax: Axes | None = None) -> Figure:
+    """Draw error-versus-reject curves: how many same-person pairs are lost once the worst images are turned away.
+
+    Args:
+        curves: (96,) shares lost at 0, 1, ... 95 % rejected, by the measure of quality; "best possible" is dashed.
+        far: Of the threshold.
+        ax: Where; None makes a new figure.
+    """
+    figure, ax = canvas(ax, size=(6.4, 4.2))
+    for position, (name, lost) in enumerate(curves.items()):
+        best = name == "best possible"
+        color, style = (FAINT, "--") if best else (method_color(name, position), "-")
+        ax.plot(np.arange(96), 100 * lost, style, color=color, linewidth=2, label=name)
+    measured = {name: lost for name, lost in curves.items() if name != "best possible"}
+    name, lost = min(measured.items(), key=lambda item: item[1][20])
+    title = f"A fifth turned away by {name}: {lost[0]:.1%} of the same-person pairs lost become {lost[20]:.1%}"
+    ax.set_ylim(bottom=0)
+    dress(ax, title, "worst pairs turned away, %", f"same-person pairs lost, %, at FAR {far:g}", key=True)
+    return figure
