@@ -754,6 +754,21 @@ MUTANTS = [
         "np.maximum(of_images[0::2]",
         "evaluation/test_quality.py",
     ),
+    # --- the course
+    Mutant(
+        "an ablation passes with two seeds",
+        "course/checks/margin.py",
+        "if any(len(set(seeds)) < 3 for seeds in asked.values()):",
+        "if any(len(set(seeds)) < 2 for seeds in asked.values()):",
+        "course/test_checks_margin.py",
+    ),
+    Mutant(
+        "a backward pass is checked for the embeddings alone",
+        "course/checks/partial_fc.py",
+        '("centres", torch.cat([found[0][1], found[1][1]]), wanted[1]),',
+        '("centres", wanted[1], wanted[1]),',
+        "course/test_checks_partial_fc.py",
+    ),
 ]
 
 

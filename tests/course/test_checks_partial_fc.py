@@ -66,6 +66,7 @@ def test_the_right_backward_passes(capsys):
         (lambda *given: backward(*given, mean=False), "divide by N"),
         (lambda *given: backward(*given, scale=False), "the scale s is missing"),
         (lambda *given: backward(*given, offset=False), "off by"),
+        (lambda *given: (backward(*given)[0], 2 * backward(*given)[1]), "of the centres, of both"),
     ],
 )
 def test_a_wrong_backward_is_told_what_is_wrong(attempt, said, capsys):
