@@ -44,6 +44,21 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # --- notebooks 04 and 07
+    Mutant(
+        "faces that were not found are left out without a word",
+        "course/orl.py",
+        "            if broken:\n",
+        "            if False:\n",
+        "course/test_orl.py",
+    ),
+    Mutant(
+        "one message for each gradient passes as one for all",
+        "course/checks/parallel.py",
+        "None if sent == 1 else",
+        "None if sent >= 1 else",
+        "course/test_checks_parallel.py",
+    ),
     # --- the margin and the heads
     Mutant(
         "angular margin with the wrong sign",

@@ -3,7 +3,7 @@
 import pytest
 
 from arcface_edu.config import load_config
-from arcface_edu.course.checks.training import PATIENTS, behind_letters, check_diagnoses, check_rate
+from arcface_edu.course.checks.training import PATIENTS, behind_letters, check_diagnoses, check_doctor, check_rate
 from arcface_edu.training.schedule import Schedule
 
 STEPS = 5_179_510 // 1024  # of an epoch
@@ -62,3 +62,30 @@ def test_letters_hide_names_and_the_healthy_run_comes_first():
     shown = behind_letters(courses)
     assert list(shown) == ["healthy", *"ABCDE"]
     assert shown["healthy"] == ("healthy", "angle", "norm") and shown["A"][0] == PATIENTS["A"]
+
+
+def doctor(above, angle, gradient):
+    if above > 5:
+        return "margin 1.5"
+    if above > -0.5:
+        return "far too high" if angle < 45 else "labels shuffled"
+    return "rate too low" if gradient > 15 else "rate too high" if gradient < 1 else "healthy"
+
+
+def test_a_doctor_is_asked_about_every_run(capsys):
+    assert check_doctor(doctor) is True
+    assert "Right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (lambda *values: None, "is 'healthy', and your function says None"),
+        (lambda *values: "healthy", "is 'rate too high', and your function says 'healthy'"),
+        (lambda above, angle, gradient: doctor(above, 90, gradient), "is 'far too high'"),
+        (lambda above: "healthy", "stops with TypeError"),
+    ],
+)
+def test_a_wrong_doctor_is_shown_the_run(answer, sentence, capsys):
+    assert check_doctor(answer) is False
+    assert sentence in capsys.readouterr().out

@@ -39,6 +39,35 @@ def check_diagnoses(answers):
     return not wrong
 
 
+# The last values of the six runs: loss above ignorance, target angle in degrees, norm of the gradient.
+LAST = {
+    "healthy": (-5.6, 67, 4.2),
+    "rate too high": (-1.1, 87, 0.31),
+    "far too high": (0.3, 14, 0.028),
+    "rate too low": (-3.6, 74, 56),
+    "labels shuffled": (0.2, 90, 1.4),
+    "margin 1.5": (19.6, 68, 4.3),
+}
+
+
+def check_doctor(doctor):
+    """Ask `doctor(above, angle, gradient)` about the six runs and others like them.  returns: whether all is right."""
+    for name, (above, angle, gradient) in LAST.items():
+        for shift, factor in ((0, 1), (0.3, 1.3), (-0.3, 0.8)):
+            values = above + shift, min(angle + 4 * shift, 90), gradient * factor
+            try:
+                found = doctor(*values)
+            except Exception as error:  # whatever a learner's function raises is said to the learner
+                print(f"Not yet: your function stops with {type(error).__name__}: {error}.")
+                return False
+            if found != name:
+                told = "{:+.1f} against ignorance, {:.0f} degrees, gradient {:.2g}".format(*values)
+                print(f"Not yet: {told} is {name!r}, and your function says {found!r}.")
+                return False
+    print("Right: six diseases, and others like them. Now try it on a run of your own.")
+    return True
+
+
 def check_rate(rate):
     """Hold rate(step) against the schedule of `ms1mv3_r50` on 8 GPUs.  returns: whether it is right; prints why not."""
     config = load_config("ms1mv3_r50")
