@@ -650,7 +650,7 @@ loss, angle, norm = (np.mean(values[-20:]) for values in mine[:3])
 print(
     f"loss {loss:.1f}, {loss - knows_nothing(angle):+.1f} against ignorance, {angle:.0f} degrees, gradient {norm:.2g}"
 )
-print("your diagnosis:", doctor(loss - knows_nothing(angle), angle, norm))
+print("your diagnosis:", doctor(loss - knows_nothing(angle), angle, norm) or "none yet, write `doctor` first")
 
 # %% [markdown]
 # <details><summary>What to expect</summary>
