@@ -42,6 +42,7 @@ html_theme = "furo"
 html_title = f"arcface_edu {release}"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
+html_extra_path = ["explore.html"]
 html_copy_source = False
 html_theme_options = {"light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"}}
 
@@ -87,6 +88,8 @@ def relink(text, folder):
             return match[0]
         if path.startswith("docs/demo/"):
             return text
+        if path == "docs/explore.html":
+            return f'<a href="explore.html">{text}</a>'
         if path.endswith(".ipynb"):
             return f'<a href="course/{Path(path).stem}.html">{text}</a>'
         path = SITE_PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else f"../{path}")

@@ -15,6 +15,7 @@ import base64
 import io
 import os
 import re
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -219,6 +220,8 @@ def write_pages(scripts, folder):
         page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)
         (folder / f"{script.stem}.html").write_text(page.replace("</head>", f"{SPACED}</head>", 1))
         rows.append(f'<li><a href="{script.stem}.html">{title}</a></li>')
+    shutil.copy(ROOT / "docs" / "explore.html", folder)
+    rows.append('<li><a href="explore.html">The circle, the sphere and the ring, to move by hand</a></li>')
     (folder / "index.html").write_text(CONTENTS.format("\n".join(rows)))
     print(f"{len(rows)} pages: {folder / 'index.html'}")
 
