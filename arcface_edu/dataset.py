@@ -5,6 +5,7 @@ python -m arcface_edu.dataset detect photos/ points.csv                        f
 python -m arcface_edu.dataset align photos/ points.csv faces/                  the faces by them, as 112x112 PNGs
 python -m arcface_edu.dataset pack faces/ data/mine --hold-out 10              faces/anna/1.png ... -> train.rec
 python -m arcface_edu.dataset pairs faces/ data/mine/mine.bin --hold-out 10    verification pairs of those held out
+python -m arcface_edu.dataset pairs lfw/ lfw.bin --list pairs.txt              the pairs that a list names
 python -m arcface_edu.dataset inspect data/mine                                counts, sizes, broken files, a look
 """
 
@@ -28,13 +29,14 @@ from arcface_edu.data.folder import (
     FolderFaces,
     face_jpegs,
     held_out_pairs,
+    listed_pairs,
     warn_of_broken,
 )
 from arcface_edu.data.inspection import inspect_faces, inspect_pairs
 from arcface_edu.data.photographs import photographs_in, scan_people, warn_of_unused
 from arcface_edu.data.recordio import write_face_records
 from arcface_edu.data.synthetic.dataset import draw_faces
-from arcface_edu.errors import DataError
+from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.io import write_atomically, write_text_atomically
 
 log = logging.getLogger(__name__)
@@ -112,9 +114,14 @@ def pack(options: argparse.Namespace) -> None:
 def pairs(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out, options.overwrite)
     warn_of_unused(options.folder, scan_people(options.folder)[1])
-    images, is_same = held_out_pairs(options.folder, options.hold_out, options.pairs, options.seed)
+    if options.list and options.hold_out:
+        raise ConfigError("--list names the pairs itself: leave --hold-out out.")
+    if options.list:
+        images, is_same = listed_pairs(options.folder, options.list)
+    else:
+        images, is_same = held_out_pairs(options.folder, options.hold_out, options.pairs, options.seed)
     write_pairs(options.out, images, is_same)
-    print(f"{options.out}: {len(is_same):,} pairs, {is_same.sum():,} of one person and as many of two.")
+    print(f"{options.out}: {len(is_same):,} pairs, {is_same.sum():,} of one person and {(~is_same).sum():,} of two.")
 
 
 def inspect(options: argparse.Namespace) -> None:
@@ -190,6 +197,12 @@ def build_parser() -> argparse.ArgumentParser:
     a("--hold-out", type=int, default=0, metavar="N", help="only the last N people; 0 is everybody in the folder")
     a("--pairs", type=int, default=DEFAULT_PAIRS, metavar="N", help="at most so many; fewer if fewer exist")
     a("--seed", type=int, default=0, help="the same seed chooses the same pairs")
+    a(
+        "--list",
+        type=Path,
+        metavar="TXT",
+        help="the pairs that a list in the form of LFW's pairs.txt names, in its order",
+    )
     a("--overwrite", action="store_true", help="replace what is there")
 
     a = add(inspect, "count, measure and read everything in a data set, and name what is broken")

@@ -15,7 +15,7 @@ from arcface_edu.data.alignment.align import TEMPLATE
 from arcface_edu.data.alignment.landmarks import write_landmarks
 from arcface_edu.data.bins import read_pairs, write_pairs
 from arcface_edu.data.datasets import open_faces
-from arcface_edu.data.folder import FolderFaces, held_out_pairs
+from arcface_edu.data.folder import FolderFaces, face_jpeg, held_out_pairs
 from arcface_edu.data.images import decode, encode_jpeg, encode_png
 from arcface_edu.errors import DataError
 
@@ -80,7 +80,7 @@ def test_pack_leaves_out_what_is_broken_and_says_so(photos, tmp_path, capsys):
 
 def test_pairs_are_those_of_the_trainer(photos, tmp_path, capsys):
     said = run(capsys, "pairs", photos, tmp_path / "x.bin", "--hold-out", 4, "--pairs", 60, "--seed", 7)
-    assert "60 pairs, 30 of one person and as many of two" in said.out
+    assert "60 pairs, 30 of one person and 30 of two" in said.out
     images, is_same = read_pairs(tmp_path / "x.bin")
     expected, expected_same = held_out_pairs(photos, 4, 60, seed=7)
     assert images == expected
@@ -88,6 +88,29 @@ def test_pairs_are_those_of_the_trainer(photos, tmp_path, capsys):
     assert {round(decode(image).numpy().mean()) // 20 for image in images} == {5, 6, 7, 8}
     run(capsys, "pairs", photos, tmp_path / "all.bin")
     assert len(read_pairs(tmp_path / "all.bin")[1]) == 160
+
+
+def test_pairs_of_a_list(photos, tmp_path, capsys):
+    """LFW's own names, or bare numbers; small ones are fitted, and the order is the list's."""
+    for person in ("s1", "s2"):
+        for number in (0, 1):
+            (photos / person / f"{number}.jpg").rename(photos / person / f"{person}_{number + 1:04d}.jpg")
+    table = tmp_path / "pairs.txt"
+    table.write_text("1\t2\ns1\t1\t2\ns4\t1\t2\ns1\t2\ts2\t1\ns2\t2\ts5\t3\n")
+    said = run(capsys, "pairs", photos, tmp_path / "x.bin", "--list", table)
+    assert "4 pairs, 2 of one person and 2 of two" in said.out
+    images, is_same = read_pairs(tmp_path / "x.bin")
+    assert is_same.tolist() == [True, True, False, False]
+    named = ["s1/s1_0001", "s1/s1_0002", "s4/1", "s4/2", "s1/s1_0002", "s2/s2_0001", "s2/s2_0002", "s5/3"]
+    for image, name in zip(images, named, strict=True):
+        np.testing.assert_array_equal(decode(image), decode(face_jpeg(photos / f"{name}.jpg")[0]))
+    assert "--list names the pairs itself" in fails(
+        capsys, "pairs", photos, tmp_path / "y.bin", "--list", table, "--hold-out", 2
+    )
+    table.write_text("s1\t1\t9\ns1\t8\tnobody\t2\n")
+    said = fails(capsys, "pairs", photos, tmp_path / "y.bin", "--list", table)
+    assert "lacks 3 photographs that" in said and "as s1/s1_0009 or s1/9 (.jpg or any other)" in said
+    assert not (tmp_path / "y.bin").exists()
 
 
 def test_inspect_a_folder(photos, tmp_path, capsys):

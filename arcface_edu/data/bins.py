@@ -9,12 +9,14 @@ import logging
 import pickle
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from arcface_edu.data.images import encode_png, size_of
+from arcface_edu.data.pair_list import is_pair_list
 from arcface_edu.errors import DataError
 from arcface_edu.io import StrPath, write_atomically
 
@@ -34,7 +36,7 @@ def read_pairs(path: StrPath) -> Pairs:
     """Read a .bin file.
 
     Python 2 and 3 wrote these files, with images as bytes, as NumPy arrays of such bytes, or decoded as uint8 (H, W, 3)
-    RGB arrays; the last become PNG, losslessly.
+    RGB arrays, also all in one; the last become PNG, losslessly. Labels are bools, numbers, or the texts "0" and "1".
 
     Raises:
         DataError: The file holds anything else, or pairs of one kind only.
@@ -42,16 +44,17 @@ def read_pairs(path: StrPath) -> Pairs:
     try:
         with open(path, "rb") as file:
             images, is_same = _PairsUnpickler(file, encoding="bytes").load()
-            is_same = is_same.array("b1") if isinstance(is_same, _PickledArray) else is_same
-            is_same = np.array([bool(same) for same in is_same], dtype=bool)
-            images = [_encoded(image) for image in images]
+            is_same = np.array([_label(same) for same in _items(is_same, *NUMBERS)], dtype=bool)
+            images = [_encoded(image) for image in _items(images, "u1")]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: name a .bin file of verification pairs.") from None
     except DataError as error:
+        _refuse_pair_list(path)
         raise DataError(f"{path} {error}") from None
     except OSError:
         raise
     except Exception as error:  # a broken pickle raises nearly anything
+        _refuse_pair_list(path)
         what = f"{type(error).__name__}: {error}".rstrip(": ")
         raise DataError(
             f"{path} is not a readable file of verification pairs ({what}); copy or write it again."
@@ -62,6 +65,14 @@ def read_pairs(path: StrPath) -> Pairs:
         kind = "no" if len(is_same) == 0 else "only same-person" if is_same.all() else "only different-person"
         raise DataError(f"{path} holds {kind} pairs; verification needs pairs of both kinds, so write it again.")
     return Pairs(images, is_same)
+
+
+def _refuse_pair_list(path: StrPath) -> None:
+    if is_pair_list(path):
+        raise DataError(
+            f"{path} is a list of pairs and holds no images: with the folder of its photographs it becomes a .bin by "
+            f"`python -m arcface_edu.dataset pairs FOLDER {Path(path).stem}.bin --list {path}`."
+        ) from None
 
 
 def write_pairs(path: StrPath, images: Iterable[bytes], is_same: Iterable[bool]) -> None:
@@ -110,13 +121,22 @@ class _PickledArray:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def array(self, kind: str) -> np.ndarray:
-        """Return the NumPy array, if its dtype is `kind` ("u1" or "b1")."""
+    def array(self, *kinds: str) -> np.ndarray:
+        """Return the NumPy array, if its dtype is one of `kinds`, as "u1"."""
         _, shape, dtype, fortran, data = self.state
-        name = dtype.name.decode() if isinstance(dtype.name, bytes) else dtype.name
-        if name.lstrip("|") != kind:
-            raise DataError(f"holds an array of type {name} where {kind} is meant; write it again.")
-        return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
+        return np.frombuffer(data, dtype.dtype(*kinds)).reshape(shape, order="F" if fortran else "C")
+
+    def dtype(self, *kinds: str) -> np.dtype[Any]:
+        """Return the NumPy dtype for which this stands, if it is one of `kinds`."""
+        if (name := self.kind) not in kinds:
+            raise DataError(f"holds an array of type {name} where {kinds[0]} is meant; write it again.")
+        big_endian = isinstance(self.state, tuple) and self.state[1] in (">", b">")
+        return np.dtype(f">{name}" if big_endian else f"<{name}")
+
+    @property
+    def kind(self) -> str:
+        """The name of the dtype for which this stands, as "i8"; "O8" is an array of Python's objects."""
+        return (self.name.decode() if isinstance(self.name, bytes) else self.name).lstrip("|<>")
 
 
 def _dtype(name: Any, *_: Any) -> _PickledArray:
@@ -131,8 +151,8 @@ def _frombuffer(data: bytes, dtype: _PickledArray, shape: Any, order: Any) -> _P
     return _PickledArray(state=(1, shape, dtype, order in ("F", b"F"), data))
 
 
-def _scalar(_dtype: _PickledArray, data: bytes) -> bool:
-    return data != b"\0"
+def _scalar(dtype: _PickledArray, data: bytes) -> float:
+    return np.frombuffer(data, dtype.dtype(*NUMBERS))[0].item()
 
 
 def _encode(text: str, _codec: Any) -> bytes:
@@ -143,6 +163,7 @@ def _bytes() -> bytes:
     return b""
 
 
+NUMBERS = ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")  # dtypes of labels
 OF_NUMPY = {
     "multiarray._reconstruct": _reconstruct,
     "multiarray.scalar": _scalar,
@@ -166,13 +187,32 @@ class _PairsUnpickler(pickle.Unpickler):
         return SUBSTITUTES[f"{module}.{name}"]
 
 
+def _items(found: Any, *kinds: str) -> Any:
+    """Return what can be iterated: a sequence as it is, an array of one of `kinds`, or one of Python's objects."""
+    if not isinstance(found, _PickledArray):
+        return found
+    is_of_objects = found.state[2].kind.startswith("O")
+    return found.state[4] if is_of_objects else found.array(*kinds)
+
+
+def _label(same: Any) -> bool:
+    """Return what the label of a pair says, in any of the accepted forms."""
+    value = same.decode(errors="replace") if isinstance(same, bytes) else same
+    value = {"0": 0, "1": 1}.get(value.strip(), value) if isinstance(value, str) else value
+    if isinstance(value, str) or value not in (0, 1):
+        raise DataError(
+            f"holds {same!r:.40} where the label of a pair is meant, 1 of one person and 0 of two; write it again."
+        )
+    return bool(value)
+
+
 def _encoded(image: Any) -> bytes:
     """Return the encoded bytes of any of the accepted forms of an image."""
     if isinstance(image, (bytes, bytearray)):
         return bytes(image)
-    if not isinstance(image, _PickledArray):
+    if not isinstance(image, (_PickledArray, np.ndarray)):
         raise DataError(f"holds a {type(image).__name__} where an image is meant; write it again.")
-    array = image.array("u1")
+    array = image.array("u1") if isinstance(image, _PickledArray) else image
     if array.ndim == 1:
         return array.tobytes()
     if array.ndim != 3 or array.shape[2] != 3:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from arcface_edu.data.bins import Pairs, choose_pairs, count_pairs
 from arcface_edu.data.images import JPEG, decode, encode_jpeg, fit
+from arcface_edu.data.pair_list import Named, read_pair_list
 from arcface_edu.data.photographs import DEEPER, People, Unused, scan_people, warn_of_unused
 from arcface_edu.errors import CorruptRecord, DataError
 from arcface_edu.io import StrPath
@@ -142,17 +143,56 @@ def face_jpegs(people: People, broken: list[str], quality: int = 95) -> Iterator
         faces = []
         for path in paths:
             try:
-                encoded = read_photo(path)
-                image = decode(encoded, path)
+                faces.append(face_jpeg(path, quality)[0])
             except CorruptRecord as error:
                 broken.append(str(error))
-                continue
-            keep = encoded.startswith(JPEG) and image.shape[1:] == (112, 112)
-            faces.append(encoded if keep else encode_jpeg(fit(image), quality))
         if faces:
             yield name, faces
         else:
             broken.append(f"{name}: none of the photos can be read, so this identity is left out.")
+
+
+def face_jpeg(path: StrPath, quality: int = 95) -> tuple[bytes, tuple[int, int]]:
+    """Return a photograph as a 112x112 JPEG, and the (width, height) that it had. One of that size stays as it is."""
+    encoded = read_photo(path)
+    image = decode(encoded, path)
+    height, width = image.shape[1:]
+    keep = encoded.startswith(JPEG) and height == width == 112
+    return encoded if keep else encode_jpeg(fit(image), quality), (width, height)
+
+
+def listed_pairs(folder: StrPath, pair_list: StrPath) -> Pairs:
+    """Return the verification pairs that a list in LFW's form names, in its order, as 112x112 images.
+
+    Photograph 4 of anna is anna/anna_0004 or anna/4 below `folder`, with any ending of an image.
+
+    Raises:
+        DataError: The list cannot be read, or a photograph that it names.
+    """
+    pairs, is_same = read_pair_list(pair_list)
+    people = {name: {Path(photo).stem: photo for photo in photos} for name, photos in scan_people(folder)[0].items()}
+    encoded: dict[Named, bytes] = {}
+    sizes, missing = [], []
+    for name, number in dict.fromkeys(photo for pair in pairs for photo in pair):
+        stems = (f"{name}_{number:04d}", f"{name}_{number}", f"{number}", f"{number:04d}")
+        path = next((people[name][stem] for stem in stems if stem in people.get(name, {})), None)
+        if path is None:
+            missing.append(f"{name}/{stems[0]} or {name}/{stems[2]}")
+            continue
+        encoded[name, number], size = face_jpeg(path)
+        sizes += [size] if size != (112, 112) else []
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing):,} photographs that {pair_list} names, as {missing[0]} (.jpg or any other): "
+            f"add them, or take their lines out."
+        )
+    if sizes:
+        log.warning(
+            f"{folder}: {len(sizes):,} of {len(encoded):,} photographs have another size than 112x112, as "
+            f"{sizes[0][0]}x{sizes[0][1]}, and are fitted into it. `python -m arcface_edu.dataset align` puts faces "
+            f"where a network knows them."
+        )
+    return Pairs([encoded[photo] for pair in pairs for photo in pair], np.array(is_same, dtype=bool))
 
 
 def warn_of_broken(broken: list[str], limit: int = 10) -> None:

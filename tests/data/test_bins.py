@@ -79,6 +79,67 @@ def test_round_trip(tmp_path_factory, pairs):
     assert same.tolist() == is_same
 
 
+KINDS = ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float32", "float64", ">i8"]
+LABELS = {
+    **{f"array of {kind}": lambda same, kind=kind: np.array(same, kind) for kind in KINDS},
+    **{f"list of {kind}": lambda same, kind=kind: list(np.array(same, kind)) for kind in KINDS},
+    "array of objects": lambda same: np.array(same, object),
+    "ints": lambda same: [int(one) for one in same],
+    "texts": lambda same: [str(int(one)) for one in same],
+    "lines of a file": lambda same: [f"{int(one)}\n" for one in same],
+    "bytes": lambda same: [b"%d" % one for one in same],
+    "tuple": tuple,
+}
+PICTURES = np.random.default_rng(0).integers(0, 256, (12, 5, 4, 3), dtype=np.uint8)
+
+
+@given(
+    st.lists(st.booleans(), min_size=2, max_size=6).filter(lambda same: any(same) and not all(same)),
+    st.sampled_from(sorted(LABELS)),
+    st.integers(0, pickle.HIGHEST_PROTOCOL),
+    st.sampled_from(["bytes", "one array", "arrays", "Fortran", "array of bytes"]),
+)
+def test_labels_and_images_of_every_form(tmp_path_factory, same, labels, protocol, form):
+    path, pictures = tmp_path_factory.mktemp("bin") / "x.bin", PICTURES[: 2 * len(same)]
+    encoded = [encode_png(torch.from_numpy(picture).permute(2, 0, 1)) for picture in pictures]
+    images = {"bytes": encoded, "one array": pictures, "arrays": list(pictures), "Fortran": np.asfortranarray(pictures)}
+    images["array of bytes"] = np.array(encoded, object)
+    path.write_bytes(pickle.dumps((images[form], LABELS[labels](same)), protocol))
+    read, is_same = read_pairs(path)
+    assert is_same.tolist() == same and is_same.dtype == bool
+    for image, picture in zip(read, pictures, strict=True):
+        np.testing.assert_array_equal(decode(image).permute(1, 2, 0), picture)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ((IMAGES, ["same", "different"]), "holds 'same' where the label of a pair is meant"),
+        ((IMAGES, [1, 2]), "holds 2 where the label of a pair is meant"),
+        ((IMAGES, [1, -1]), "holds -1 where the label of a pair is meant"),
+        ((IMAGES, [True, None]), "holds None where the label of a pair is meant"),
+        ((IMAGES, np.array([0.5, 1.0])), r"holds .*0\.5.* where the label of a pair is meant"),
+        ((IMAGES, np.array(["0", "1"])), "holds an array of type U1 where b1 is meant"),
+        ((PICTURES[:4] / 255.0, [True, False]), "holds an array of type f8 where u1 is meant"),
+        ((np.array([b"a", b"b", b"c", b"d"]), [True, False]), "holds an array of type S1 where u1 is meant"),
+        ((PICTURES[:4, :, :, 0], [True, False]), r"holds an array of shape \(5, 4\) where \(H, W, 3\) is meant"),
+    ],
+)
+def test_what_was_found_instead_is_said(tmp_path, content, sentence):
+    (tmp_path / "x.bin").write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=rf"x\.bin {sentence}"):
+        read_pairs(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("text", ["10\t300\nAnna\t1\t4\n", "carl\t1\t4\nben 1 2\n", "2 1\ncarl 1 ben 2\nx 1 2\n"])
+def test_a_list_of_pairs_is_not_taken_for_a_bin(tmp_path, text):
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(
+        DataError, match=r"pairs\.txt is a list of pairs .* pairs FOLDER pairs\.bin --list .*pairs\.txt`"
+    ):
+        read_pairs(tmp_path / "pairs.txt")
+
+
 class Harm:
     def __init__(self, function, *arguments):
         self.call = function, arguments
