@@ -136,7 +136,7 @@ def train(config: Any, world: World = SINGLE_PROCESS) -> dict[str, Any]:
         log_start(config, output, len(faces), schedule, state, world)
 
         # Loop
-        skipped, stopping = SkippedRecords(config.max_corrupt), False
+        skipped, cores, stopping = SkippedRecords(config.max_corrupt), cpu.CrowdedCores(), False
         reading = contextlib.closing(load_batches(config, faces, schedule, progress.step, world, device))
         recording = profiling(config, output, world, schedule.total_steps - progress.step)
         bars = open_bar(schedule, progress.step, world)
@@ -164,6 +164,7 @@ def train(config: Any, world: World = SINGLE_PROCESS) -> dict[str, Any]:
 
                 if progress.step % config.frequent == 0 or progress.step == schedule.total_steps:
                     write_training_line(metrics, meter, schedule, state, bar)
+                    cores.look()
                 # Last of all, so that a checkpoint never stands before lines of its step that the log does not have.
                 checkpointer.poll()
                 if stopping or schedule.is_save_due(progress.step, config.save_every, config.verbose):

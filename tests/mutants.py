@@ -414,6 +414,13 @@ MUTANTS = [
         "training/test_launch.py::test_a_rank_that_works_at_the_start_is_waited_for",
     ),
     Mutant(
+        "a crowded machine is told at every line of the log",
+        "training/cpu.py",
+        "            self.said = True",
+        "            self.said = False",
+        "training/test_cpu.py::test_a_run_whose_threads_wait_for_cores_says_so_once",
+    ),
+    Mutant(
         "nohup is not heeded",
         "signals.py",
         "if handler not in (signal.SIG_IGN, None)",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import trainer_of_tests
-from ranks import run_ranks
+from ranks import run_ranks, start_ranks
 from test_train import set_label
 from trainer_of_tests import Linear
 
@@ -317,6 +317,23 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all(words, tmp_path):
     for rank in (0, 1):
         evidence = torch.load(tmp_path / "run" / f"non_finite_step_4_rank_{rank}.pt", weights_only=True)
         assert all(torch.isfinite(value).all() for value in evidence["model"].values())
+
+
+@pytest.mark.parametrize(("number", "verbose"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 3)], ids=["step", "verify"])
+def test_a_signal_to_all_ranks_saves_and_ends_all(words, tmp_path, number, verbose):
+    log = tmp_path / "run" / "metrics.jsonl"
+    keys = [*words, "num_epoch=2000", "save_every=0", f"verbose={verbose}"]
+    ranks = start_ranks(2, trainer_of_tests.main, all_words(2, keys), PACE="0.02")
+    for _ in range(1200):
+        if read_metrics(log):
+            break
+        time.sleep(0.05)
+    ranks.send(number)
+    first, second = ranks.finish()
+    assert [first.status, second.status] == [128 + number] * 2, first.errors + second.errors
+    assert "Traceback" not in first.errors + second.errors
+    assert re.search(rf"stopped by {number.name}( after step|; all is saved)", first.said + first.errors)
+    assert list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
 def test_asked_to_stop_torchrun_saves_and_leaves(words, tmp_path):

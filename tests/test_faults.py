@@ -1,5 +1,6 @@
-"""Processes killed at random moments: the run ends as if nobody had. benchmarks/kill_ranks.py does it thirty times."""
+"""Processes killed at random moments: the run ends as if nobody had. benchmarks/kills.py does it 200 times."""
 
+import importlib
 import runpy
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from arcface_edu.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-KILLER = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "kill_ranks.py"))
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+KILLER = runpy.run_path(str(BENCHMARKS / "kill_ranks.py"))
 TWO, EPOCHS = 2, 2
 
 
@@ -24,6 +26,13 @@ def test_ranks_killed_at_random_moments_leave_weights_and_log_as_they_would_have
     place, differences = killed
     assert differences == []
     assert len(read_metrics(place / "killed_0" / "metrics.jsonl")) == 7 + 4  # of training and of verification
+
+
+def test_a_run_of_one_process_and_its_reader_is_killed_and_resumed(killed, monkeypatch):
+    place, _ = killed
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    kills = importlib.import_module("kills")
+    assert kills.kill_singles(place, kills=4, seed=5, epochs=1) == []
 
 
 def test_when_torchrun_itself_is_killed_its_ranks_finish_the_run(killed):

@@ -38,7 +38,7 @@ class Run:
         # Files, since a pipe would soon be full of progress bars.
         self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
         command = [sys.executable, "-m", "arcface_edu.train", config, *words]
-        self.process = subprocess.Popen(command, stdout=self.files[0], stderr=self.files[1], env=os.environ)
+        self.process = subprocess.Popen(command, stdout=self.files[0], stderr=self.files[1], env=environment())
 
     def lines(self) -> list[dict[str, Any]]:
         """Return what the run has logged until now: the training lines of its metrics.jsonl."""
@@ -78,6 +78,32 @@ class Run:
         if status not in (0, STOPPED):
             raise TrainingError(f"the run ended with status {status}: {errors[-2000:]}")
         return printed.strip()
+
+
+def environment() -> dict[str, str]:
+    """Return the variables for a run beside a notebook: as many threads as there are idle cores, unless they are set.
+
+    Threads that share a core with another program make each other wait, hundreds of times a step: one thread alone is
+    then faster than two (`benchmarks/busy.py`).
+    """
+    idle = idle_cores()
+    if "OMP_NUM_THREADS" in os.environ or idle is None or idle > (os.cpu_count() or 1) - 0.5:
+        return dict(os.environ)
+    return os.environ | dict(OMP_NUM_THREADS=str(max(1, round(idle))))
+
+
+def idle_cores(seconds: float = 0.5) -> float | None:
+    """Return how many cores nobody uses, measured for that long; None where it is not Linux."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+
+    def idle() -> float:  # the fourth and fifth number of the first line, in clock ticks, of all cores together
+        return sum(map(int, stat.read_text().split()[4:6])) / os.sysconf("SC_CLK_TCK")
+
+    before, began = idle(), time.perf_counter()
+    time.sleep(seconds)
+    return (idle() - before) / (time.perf_counter() - began)
 
 
 def light(figure: Figure) -> Image:

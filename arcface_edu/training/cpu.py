@@ -2,10 +2,17 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
+import time
+from pathlib import Path
+
+import torch
 
 from arcface_edu.training.launch import World
+
+log = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MOST = 2**31 - 1  # bytes; mallopt takes an int
@@ -19,6 +26,43 @@ def set_up(world: World) -> None:
             with contextlib.suppress(PermissionError):  # of a strict sandbox: then ranks only wait longer
                 schedule_as_batch()
                 take_own_cores(world.local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+class CrowdedCores:
+    """Notices that other programs have the cores, and logs once what helps.
+
+    The threads of a step wait for each other hundreds of times. One that has to wait for its core makes all wait.
+    """
+
+    LIMIT = 0.2  # of its time that a thread waits for a core; beside one busy program on two cores it is a third
+
+    def __init__(self) -> None:
+        self.said = sys.platform != "linux" or torch.get_num_threads() < 2
+        self.began, self.before = time.perf_counter(), self.delay()
+
+    @staticmethod
+    def delay() -> float:
+        """Return the seconds in which threads of this process were ready to run and had no core, all added up."""
+        seconds = 0.0
+        for path in Path("/proc/self/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError, IndexError, ValueError):  # the thread has ended, or the kernel has none
+                seconds += int(path.read_text().split()[1]) / 1e9
+        return seconds
+
+    def look(self) -> None:
+        """Compare the time since the last call with the delay in it; the first long delay is logged."""
+        if self.said:
+            return
+        now, delay = time.perf_counter(), self.delay()
+        share = (delay - self.before) / max(now - self.began, 1e-9) / torch.get_num_threads()
+        self.began, self.before = now, delay
+        if share > self.LIMIT:
+            self.said = True
+            log.warning(
+                f"other programs take the cores: the threads of this run wait for one {share:.0%} of the time, and "
+                f"for each other meanwhile. End those programs, or stop this run, and go on with OMP_NUM_THREADS=1 "
+                f"before the command and resume=True."
+            )
 
 
 def keep_freed_memory() -> None:

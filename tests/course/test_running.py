@@ -1,10 +1,13 @@
 """Runs that a notebook follows: what it sees is what they log."""
 
+import os
 import signal
+import sys
 
 import numpy as np
 import pytest
 
+from arcface_edu.course import running
 from arcface_edu.course.running import STOPPED, Run, short_run, take_people
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.errors import TrainingError
@@ -34,6 +37,21 @@ def test_a_short_run_notes_each_step_and_ends_with_a_sentence(drawn, tmp_path, c
     sick = short_run("own_data", *words(drawn, tmp_path / "sick"), "lr=1e9", "max_norm=0", "warmup_epoch=-1")
     assert "the loss is" in sick.error
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_has_as_many_threads_as_there_are_idle_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(running.os, "cpu_count", lambda: 4)
+    for idle, threads in ((4.0, None), (3.6, None), (2.9, "3"), (1.1, "1"), (0.0, "1"), (None, None)):
+        monkeypatch.setattr(running, "idle_cores", lambda idle=idle: idle)
+        assert running.environment().get("OMP_NUM_THREADS") == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # who sets it has decided
+    assert running.environment()["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says it")
+def test_idle_cores_are_no_more_than_there_are():
+    assert 0 <= running.idle_cores(0.1) <= 1.2 * os.cpu_count()
 
 
 @pytest.mark.slow

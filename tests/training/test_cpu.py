@@ -56,6 +56,44 @@ stay.set()
     assert policies == [os.SCHED_BATCH]
 
 
+def test_a_run_whose_threads_wait_for_cores_says_so_once(monkeypatch, caplog):
+    clock, delay = [0.0], [0.0]
+    monkeypatch.setattr(cpu.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(cpu.CrowdedCores, "delay", staticmethod(lambda: delay[0]))
+    monkeypatch.setattr(cpu.torch, "get_num_threads", lambda: 2)
+    cores = cpu.CrowdedCores()
+    for seconds in (1, 2, 7, 7):  # of 20 that two threads have in ten seconds
+        clock[0], delay[0] = clock[0] + 10, delay[0] + seconds
+        cores.look()
+    (warning,) = caplog.messages
+    assert "wait for one 35% of the time" in warning and "OMP_NUM_THREADS=1" in warning
+    monkeypatch.setattr(cpu.torch, "get_num_threads", lambda: 1)  # one thread waits for no other
+    alone, delay[0], clock[0] = cpu.CrowdedCores(), delay[0] + 9, clock[0] + 10
+    alone.look()
+    assert len(caplog.messages) == 1
+
+
+def test_the_delay_of_threads_grows_where_they_share_a_core():
+    code = """
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def turn():
+    while not stop.is_set():
+        hashlib.sha256(bytes(1 << 22))  # without the lock of the interpreter
+import hashlib
+stop = threading.Event()
+before = cpu.CrowdedCores.delay()
+threads = [threading.Thread(target=turn) for _ in range(2)]
+for thread in threads:
+    thread.start()
+stop.wait(0.5)
+stop.set()
+for thread in threads:
+    thread.join()
+print(cpu.CrowdedCores.delay() - before)
+"""
+    assert float(in_a_process(code)[0]) > 0
+
+
 @pytest.fixture
 def placed(monkeypatch):
     """Where threads were put, on a machine of 8 cores; `allowed` may be changed."""
