@@ -3,7 +3,7 @@
 #
 # InsightFace published 3,867 images a second for r100 on eight V100s. At that speed the 25 epochs of MS1MV3 take 9.3
 # hours. One GPU would need more than three days. In this notebook you write the program that turns one GPU into eight:
-# first by hand, then with `DistributedDataParallel` (DDP), in a file of some 50 lines that runs as it is on two CPU
+# first by hand, then with `DistributedDataParallel` (DDP), in a file of some 65 lines that runs as it is on two CPU
 # processes or on eight GPUs. Then you break it in five ways and read the symptoms. After that you look underneath: the
 # ring, the buckets, and the older `DataParallel`.
 #
