@@ -34,7 +34,7 @@ from arcface_edu.data.folder import (
 )
 from arcface_edu.data.inspection import inspect_faces, inspect_pairs
 from arcface_edu.data.photographs import photographs_in, scan_people, warn_of_unused
-from arcface_edu.data.recordio import write_face_records
+from arcface_edu.data.recordio import find_records, write_face_records
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.io import write_atomically, write_text_atomically
@@ -127,12 +127,14 @@ def pairs(options: argparse.Namespace) -> None:
 def inspect(options: argparse.Namespace) -> None:
     from arcface_edu.figures.faces import contact_sheet  # matplotlib, which the other commands do without
 
-    found = (inspect_pairs if options.path.is_file() else inspect_faces)(options.path)
+    is_pairs = options.path.is_file() and not find_records(options.path)
+    found = (inspect_pairs if is_pairs else inspect_faces)(options.path)
     print("\n".join(found.lines))
     warn_of_broken(found.broken)
-    with write_atomically(options.sheet) as file:
-        contact_sheet(found.rows, found.titles).savefig(file, format="png")
-    print(f"contact sheet:       {options.sheet}")
+    if any(found.rows):
+        with write_atomically(options.sheet) as file:
+            contact_sheet(found.rows, found.titles).savefig(file, format="png")
+        print(f"contact sheet:       {options.sheet}")
     if found.broken:
         raise SystemExit(1)  # for scripts
 
@@ -206,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     a("--overwrite", action="store_true", help="replace what is there")
 
     a = add(inspect, "count, measure and read everything in a data set, and name what is broken")
-    a("path", type=Path, help="folder of photos, folder with train.rec, or .bin file")
+    a("path", type=Path, help="folder of photos, folder with train.rec, that file, or .bin file")
     a("--sheet", type=Path, metavar="PNG", default=Path("contact_sheet.png"), help="picture of some of the faces")
     return parser
 

@@ -126,6 +126,11 @@ def test_inspect_a_folder(photos, tmp_path, capsys):
     assert "112x112 (34), 60x90 (5)" in said.out
     assert "broken:              1" in said.out
     assert "s1/0.jpg: not an image" in said.out
+    for photo in photos.rglob("*.*g"):
+        photo.write_bytes(b"broken")
+    with pytest.raises(SystemExit) as left:
+        dataset.main(["inspect", str(photos), "--sheet", str(tmp_path / "none.png")])
+    assert left.value.code == 1 and not (tmp_path / "none.png").exists()
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 5 * 112
         assert sheet.height > 8 * 112
@@ -134,6 +139,8 @@ def test_inspect_a_folder(photos, tmp_path, capsys):
 def test_inspect_a_packed_set_and_pairs(photos, tmp_path, capsys):
     run(capsys, "pack", photos, tmp_path / "packed")
     assert "40 images of 8 identities" in run(capsys, "inspect", tmp_path / "packed", "--sheet", tmp_path / "1.png").out
+    named = run(capsys, "inspect", tmp_path / "packed" / "train.rec", "--sheet", tmp_path / "1.png").out
+    assert "40 images of 8 identities" in named
     images = [encode_jpeg(face(colour)) for colour in (10, 20, 30)]
     write_pairs(tmp_path / "x.bin", [*images, b"broken"], [True, False])
     with pytest.raises(SystemExit) as left:
