@@ -28,7 +28,7 @@ train-ddp: .venv/ready
 		output=runs/drawn_faces_ddp $(ARGS)
 
 lab: .venv/ready
-	$(BIN)/jupyter lab notebooks/01_resnet.ipynb
+	$(BIN)/jupyter lab notebooks/00_the_problem.ipynb
 
 notebooks: .venv/ready
 	$(BIN)/python notebooks/make_notebooks.py $(ARGS)

@@ -59,6 +59,21 @@ MUTANTS = [
         "None if sent >= 1 else",
         "course/test_checks_parallel.py",
     ),
+    # --- the course's checks
+    Mutant(
+        "a plain tower that still guesses passes its check",
+        "course/checks/resnet.py",
+        "if not loss.item() < 0.1:",
+        "if not loss.item() < 10:",
+        "course/test_checks_resnet.py",
+    ),
+    Mutant(
+        "a threshold that accepts one stranger too many is right",
+        "course/checks/problem.py",
+        "if accepted == round(far * count):",
+        "if accepted <= round(far * count) + 1:",
+        "course/test_checks_problem.py",
+    ),
     # --- the margin and the heads
     Mutant(
         "angular margin with the wrong sign",

@@ -1,9 +1,10 @@
 """Typical wrong answers are refused, each with the sentence that helps; right ones pass."""
 
 import pytest
+from torch import nn
 from torch.nn import functional as F
 
-from arcface_edu.course.checks.resnet import check_resnet_block
+from arcface_edu.course.checks.resnet import check_plain_tower, check_resnet_block
 
 
 def right(block, x):
@@ -54,4 +55,45 @@ def test_what_torchvision_does_is_right(capsys):
 @pytest.mark.parametrize("sentence", WRONG)
 def test_a_wrong_answer_hears_what_is_wrong(sentence, capsys):
     assert check_resnet_block(WRONG[sentence]) is False
+    assert sentence in capsys.readouterr().out
+
+
+def orthogonal(network):
+    for block in network[1:50]:
+        for convolution in (block.body[1], block.body[4]):
+            nn.init.zeros_(convolution.weight)
+            nn.init.orthogonal_(convolution.weight.data[:, :, 1, 1])
+        nn.init.ones_(block.body[3].weight)
+    return network
+
+
+def he(network):
+    for block in network[1:50]:
+        for convolution, slope in ((block.body[1], 1.0), (block.body[4], 0.25)):
+            nn.init.kaiming_normal_(convolution.weight, a=slope)
+    return network
+
+
+def with_bn(network):
+    for block in network[1:50]:
+        block.body[0], block.body[2] = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+    return network
+
+
+PLAIN = {
+    "It returns no network": lambda network: None,
+    "49 blocks without BN are meant": with_bn,
+    "after 30 steps the loss is 2": lambda network: network,  # as PyTorch begins it
+    "and guessing has 2.08": he,
+}
+
+
+def test_a_plain_tower_of_orthogonal_convolutions_learns(capsys):
+    assert check_plain_tower(orthogonal) is True
+    assert capsys.readouterr().out.startswith("Right: the first block's gradient")
+
+
+@pytest.mark.parametrize("sentence", PLAIN)
+def test_a_plain_tower_that_does_not_learn_hears_how_far_it_came(sentence, capsys):
+    assert check_plain_tower(PLAIN[sentence]) is False
     assert sentence in capsys.readouterr().out

@@ -114,11 +114,10 @@ def plot_gradient_norms(norms, ax=None):
     figure, ax = canvas(ax)
     alive = {name: values for name, values in norms.items() if max(values) > NOTHING}
     for name, values in alive.items():
-        ax.semilogy(np.arange(1, len(values) + 1), values, **_line(name), label=name)
-    ratio = {name: values[0] / values[-1] for name, values in alive.items()}
-    told = [f"{name}: {times:.0f} ×" for name, times in ratio.items()]
-    told += [f"{name}: nothing, {max(norms[name]):.0e}" for name in norms if name not in alive]
-    title = "The first block's gradient against the last's. " + "; ".join(told)
+        label = f"{name}: {values[0] / values[-1]:.0f} ×"
+        ax.semilogy(np.arange(1, len(values) + 1), values, **_line(name), label=label)
+    title = "How many times the last block's gradient the first block gets"
+    title += "".join(f"; {name}: nothing, {max(norms[name]):.0e}" for name in norms if name not in alive)
     dress(ax, title, "block, from the image to the loss", "norm of the gradient", key=True)
     return figure
 
@@ -138,16 +137,16 @@ def plot_losses(losses, chance, ax=None):
     ax.text(1.02 * steps, 1.02 * chance, "guessing", va="bottom", fontsize=SMALL_SIZE, color=INK)
     ax.set_xlim(right=1.13 * steps)
     learnt = [name for name, values in losses.items() if values[-1] < chance / 4]
-    title = f"{len(learnt)} of {len(losses)} stacks learn their few faces by heart: " + ", ".join(learnt)
+    title = f"{len(learnt)} of {len(losses)} stacks learn their few faces by heart: " + "; ".join(learnt)
     dress(ax, title if learnt else "None of the stacks learns its few faces", "step", "loss", key=True)
     ax.set_ylim(0, 2.5 * chance)
     return figure
 
 
 def _line(name):
-    return dict(
-        color=PLAIN if "no skip" in name else SKIP, linestyle="--" if "no BN" in name else "-", linewidth=2
-    )  # fmt: skip
+    """The style of a stack: its colour says whether it has a skip, its dashes how it begins."""
+    dashes = ":" if "He" in name else "--" if "no BN" in name else "-"
+    return dict(color=PLAIN if "no skip" in name else SKIP, linestyle=dashes, linewidth=2)
 
 
 def plot_stages(face, maps):

@@ -62,10 +62,9 @@ def test_the_blocks_hold_the_layers_of_the_two_networks():
 
 def test_a_gradient_that_is_gone_is_told_and_not_drawn():
     figure = resnet.plot_gradient_norms(NORMS)
-    assert [line.get_label() for line in figure.axes[0].lines] == ["skip, BN", "no skip, BN"]
+    assert [line.get_label() for line in figure.axes[0].lines] == ["skip, BN: 9 ×", "no skip, BN: 100 ×"]
     assert title(figure) == (
-        "The first block's gradient against the last's. skip, BN: 9 ×; no skip, BN: 100 ×; "
-        "no skip, no BN: nothing, 1e-32"
+        "How many times the last block's gradient the first block gets; no skip, no BN: nothing, 1e-32"
     )
     with pytest.raises(DataError):
         resnet.plot_gradient_norms({})
