@@ -261,7 +261,7 @@ from arcface_edu.figures.style import SAME, DIFFERENT
 same, different = angles["classification"]
 plt.figure(figsize=(7, 3))
 for values, color, name in ((different, DIFFERENT, "two people"), (same, SAME, "one person")):
-    plt.hist(values, 60, (0, 180), density=True, color=color, alpha=0.6, label=name)
+    plt.hist(values, 60, range=(0, 180), density=True, color=color, alpha=0.6, label=name)
 plt.xlabel("angle between two photographs (degrees)")
 plt.yticks([])
 plt.legend(frameon=False)
@@ -355,8 +355,8 @@ for k in (1, 5):
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Nearly half of the photographs find the right person first, and four in five among the first five. After a minute of
-# training that is far from guessing, and far from useful.
+# The right person comes first many times more often than by guessing, and most often among the first five. After a minute of
+# training that is far from chance, and far from useful.
 #
 # </details>
 #
