@@ -126,7 +126,9 @@ def watch(name: str, seed: int, count: int, bar: tqdm) -> tuple[Counter[str], fl
                 verdict, seconds, what = ours.recv()
                 verdicts[verdict] += 1
                 slowest = max(slowest, seconds)
-                wrong += [f"{name} {number}: {what}"] if what else []
+                if what:
+                    wrong.append(f"{name} {number}: {what}")
+                    bar.write(wrong[-1])
                 number += 1
                 bar.update()
         except EOFError:
