@@ -91,6 +91,18 @@ def save_torch_atomically(state: Any, path: StrPath) -> None:
         ) from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: It is not JSON, not UTF-8, or nested too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 @contextmanager
 def explain_write_errors(path: StrPath) -> Iterator[None]:
     """Turn an OSError of the block (a full or read-only disk) into a DataError of one sentence about `path`."""

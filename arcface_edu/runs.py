@@ -7,7 +7,6 @@
 This is the only place that answers the question: every command, `init=` and the notebooks ask here.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from easydict import EasyDict
 from torch import Tensor, nn
 
 from arcface_edu.errors import CheckpointError
-from arcface_edu.io import StrPath
+from arcface_edu.io import StrPath, parse_json
 from arcface_edu.models import build_model
 from arcface_edu.models.weights import StateDict, check_fit, fill, read_state, resolve_architecture
 
@@ -111,7 +110,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     remedy = "restore it, or name the file of weights itself."
     try:
-        config = json.loads(path.read_bytes()) if path.is_file() else {}
+        config = parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): {remedy}") from None
     if not isinstance(config, dict) or not all(fits(config[key]) for key, fits in KEYS.items() if config.get(key)):

@@ -727,6 +727,13 @@ MUTANTS = [
         "images // world_size",
         "training/test_few_photographs.py::test_what_is_fitted_never_exceeds_the_images",
     ),
+    Mutant(
+        "JSON that is nested too deep ends in a traceback",
+        "io.py",
+        "except RecursionError:",
+        "except ZeroDivisionError:",
+        "test_io.py::test_json_that_cannot_be_read_is_one_kind_of_error",
+    ),
     # --- labels
     Mutant(
         "labels of another file are taken",

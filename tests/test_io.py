@@ -10,6 +10,7 @@ from arcface_edu.errors import CheckpointError, DataError
 from arcface_edu.io import (
     check_norms,
     has_direction,
+    parse_json,
     replace_when_done,
     save_torch_atomically,
     write_atomically,
@@ -76,3 +77,9 @@ def test_the_first_row_without_a_direction_is_named(kind):
         check_norms(kind([1.0, 0.0, np.nan]), lambda row: f"row {row}")
     with pytest.raises(DataError, match=r"row 1 is not finite \(NaN or inf\): look at that image"):
         check_norms(kind([1.0, np.nan, 0.0]), lambda row: f"row {row}")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, b"\x80", "{", ""], ids=["deep", "bytes", "cut", "empty"])
+def test_json_that_cannot_be_read_is_one_kind_of_error(text):
+    with pytest.raises(ValueError):
+        parse_json(text)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from arcface_edu.errors import DataError
+from arcface_edu.io import parse_json
 from arcface_edu.models.weights import hash_of
 from arcface_edu.training.metrics import read_metrics
 
@@ -154,7 +155,7 @@ def read_evaluation(run: Path) -> list[Result]:
     if not path.is_file():
         return found
     try:
-        judged = json.loads(path.read_bytes())
+        judged = parse_json(path.read_bytes())
         if judged["SHA-256 of the weights"] != hash_of(run / "model.pt"):
             return found
         for name, numbers in judged["results"].items():

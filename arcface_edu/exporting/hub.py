@@ -8,7 +8,7 @@ from torch import nn
 from arcface_edu.errors import ConfigError, DataError, from_extra
 from arcface_edu.exporting.card import cell, model_card
 from arcface_edu.exporting.facts import PREPROCESSING, public
-from arcface_edu.io import write_together
+from arcface_edu.io import parse_json, write_together
 from arcface_edu.models.weights import embedding_size_of, hash_of
 from arcface_edu.runs import CONFIG, MODEL_WEIGHTS, Source
 
@@ -67,7 +67,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
 def is_model_folder(folder: Path) -> bool:
     """Return whether a folder holds a model as it is written here."""
     try:
-        about = json.loads((folder / CONFIG).read_bytes())
+        about = parse_json((folder / CONFIG).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(about, dict) and "made_from_sha256" in about and (folder / MODEL_WEIGHTS).is_file()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.profiler import record_function
 
-from arcface_edu.io import write_text_atomically
+from arcface_edu.io import parse_json, write_text_atomically
 from arcface_edu.training.collectives import all_reduce_sum, is_distributed
 
 if TYPE_CHECKING:
@@ -138,13 +138,16 @@ class NoLog:
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """Return the lines of a metrics.jsonl as dicts, none if there is no file.
 
-    A last line that a crash has cut short is left out.
+    A last line that a crash has cut short is left out, and so is all from the first damaged line on.
     """
-    lines = []
+    lines: list[dict[str, Any]] = []
     if Path(path).exists():
-        for text in Path(path).read_text().splitlines():
+        for text in Path(path).read_bytes().splitlines():
             try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
+                line = parse_json(text)
+            except ValueError:
                 break
+            if not isinstance(line, dict):
+                break
+            lines.append(line)
     return lines

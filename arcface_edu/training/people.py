@@ -4,18 +4,19 @@ A label is a number, and the same number may mean another person once a folder h
 names of its people, of those that it holds out as well; of a packed set without names it keeps a hash of some records.
 """
 
-import json
 import logging
 import zlib
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from arcface_edu.data.datasets import FaceDataset, RecordFaces
 from arcface_edu.data.folder import FolderFaces, list_people
 from arcface_edu.errors import CheckpointError, CorruptRecord
+from arcface_edu.io import parse_json
 from arcface_edu.training.checkpoint import list_checkpoints
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,20 @@ class RunPeople(TypedDict):
     num_classes: int
     num_image: int
     content: int | None  # a hash of some records of a packed set
+
+
+def are_names(value: Any) -> bool:
+    """Return whether a value of JSON is a list of texts."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+FORM: dict[str, Callable[[Any], bool]] = {
+    "people": lambda value: value is None or are_names(value),
+    "held_out": are_names,
+    "num_classes": lambda value: isinstance(value, int),
+    "num_image": lambda value: isinstance(value, int),
+    "content": lambda value: value is None or isinstance(value, int),
+}
 
 
 def describe_people(faces: FaceDataset) -> RunPeople:
@@ -72,8 +87,10 @@ def saved_people(output: Path) -> RunPeople | None:
     if not path.exists() or not list_checkpoints(output / "checkpoints"):
         return None
     try:
-        saved = json.loads(path.read_text("utf-8", errors="surrogateescape"))
-        return RunPeople(**{key: saved[key] for key in RunPeople.__annotations__})  # type: ignore[typeddict-item]
+        saved = parse_json(path.read_text("utf-8", errors="surrogateescape"))
+        if not all(fits(saved[key]) for key, fits in FORM.items()):
+            raise ValueError("it holds other values than names and counts")
+        return RunPeople(**{key: saved[key] for key in FORM})  # type: ignore[typeddict-item]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}), so that it is unknown whose labels the checkpoints hold; remove it to go on "

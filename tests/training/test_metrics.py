@@ -106,3 +106,9 @@ def test_tensorboard_gets_the_same_numbers_where_it_is_installed(tmp_path, monke
     log.write(step=10, pairs="lfw", accuracy=0.9)
     log.close()
     assert seen == [("tensorboard", 6), ("train/loss", 2.5, 10), ("lfw/accuracy", 0.9, 10), "closed"]
+
+
+@pytest.mark.parametrize("damage", [b"\x80", b"[" * 100_000, b"5", b"{"], ids=["bytes", "deep", "no dict", "cut"])
+def test_a_log_is_read_up_to_the_first_damaged_line(tmp_path, damage):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n' + damage + b'\n{"step": 4}\n')
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1}, {"step": 2}]

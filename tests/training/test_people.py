@@ -123,9 +123,12 @@ def test_a_packed_set_with_names_is_known_by_these(packed):
 
 def test_a_damaged_list_is_named(packed):
     output = begin(packed).output
-    (output / "people.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"people\.json is damaged"):
-        go_on(packed)
+    sound = (output / "people.json").read_text()
+    for damaged in ("{", "[]", "[" * 100_000, sound.replace("null", '"a"'), sound.replace("[]", "3")):
+        assert damaged != sound
+        (output / "people.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"people\.json is damaged"):
+            go_on(packed)
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_with(folder):
