@@ -119,11 +119,13 @@ def watch(name: str, seed: int, count: int, bar: tqdm) -> tuple[Counter[str], fl
         process = context.Process(target=work, args=(name, seed, range(number, count), theirs), daemon=True)
         process.start()
         theirs.close()
+        patience = 5 * PATIENCE  # at first: the process starts, and writes the sound input
         try:
             while number < count:
-                if not ours.poll(PATIENCE):
+                if not ours.poll(patience):
                     raise EOFError
                 verdict, seconds, what = ours.recv()
+                patience = PATIENCE
                 verdicts[verdict] += 1
                 slowest = max(slowest, seconds)
                 if what:
@@ -229,9 +231,17 @@ class Audit:
         return self.events
 
     def note(self, event: str, args: tuple[object, ...]) -> None:
-        """Note an event that runs, connects or writes a file called harm."""
-        if event in EVENTS or (event == "open" and "harm" in str(args[0])):
+        """Note an event that runs, connects, or writes a file that is not in the temporary folder."""
+        if event in EVENTS or (event == "open" and writes_elsewhere(*args)):
             self.events.append(f"{event} {str(args)[:80]}")
+
+
+def writes_elsewhere(path: object, mode: object, flags: object) -> bool:
+    """Return whether a file is opened for writing that is not in the temporary folder, nor a device or bytecode."""
+    if not isinstance(path, (str, bytes)) or not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR):
+        return False
+    name = os.path.abspath(os.fsdecode(path))
+    return not name.startswith((os.path.abspath(tempfile.gettempdir()), "/dev/")) and "__pycache__" not in name
 
 
 AUDIT = Audit()

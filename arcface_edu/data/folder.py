@@ -207,5 +207,6 @@ def read_photo(path: StrPath) -> bytes:
     """Return the bytes of a photograph's file; CorruptRecord if it cannot be read."""
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise CorruptRecord(f"{path}: cannot be read ({error.strerror}); replace or remove it.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        what = getattr(error, "strerror", None) or error
+        raise CorruptRecord(f"{path}: cannot be read ({what}); replace or remove it.") from None

@@ -30,8 +30,9 @@ def read_landmarks(path: StrPath, broken: list[str]) -> dict[str, np.ndarray]:
 
     Args:
         path: The CSV file.
-        broken: A sentence is added for each line left out: a wrong count, no numbers, a photograph that an earlier line
-            has named. (A second face would be another person, in the folder of the first.)
+        broken: A sentence is added for each line left out: a wrong count, no numbers, a path that leads out of the
+            folder, a photograph that an earlier line has named. (A second face would be another person, in the
+            folder of the first.)
 
     Returns:
         Path within the photographs' folder -> (5, 2) float64, in pixels.
@@ -55,6 +56,8 @@ def read_landmarks(path: StrPath, broken: list[str]) -> dict[str, np.ndarray]:
             broken.append(f"{where}: has {len(texts)} numbers instead of 10.")
         elif values is None:
             broken.append(f"{where}: {', '.join(texts)} are not ten finite numbers.")
+        elif Path(photo).is_absolute() or ".." in Path(photo).parts:
+            broken.append(f"{where}: leads out of the folder of photographs; wanted is a path within it.")
         elif photo in points:
             earlier = first_line[photo]
             broken.append(f"{where}: line {earlier} names this photograph too; the first counts, one face each.")

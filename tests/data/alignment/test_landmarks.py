@@ -161,3 +161,19 @@ def test_a_detector_fills_the_table(faces, photos, tmp_path, monkeypatch):
     np.testing.assert_allclose(points["ben/0.png"], TEMPLATE)  # the first is the largest
     assert "anna/1.png: no face of a tenth" in broken[0] and "broken.png: not an image" in broken[1]
     assert torch.equal(align(decode((photos / "anna/0.png").read_bytes()), points["anna/0.png"]), faces["anna/0.png"])
+
+
+@pytest.mark.parametrize("photo", ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", ".."])
+def test_a_table_does_not_lead_out_of_its_folder(tmp_path, photo):
+    line = ",".join(["1"] * 10)
+    (tmp_path / "points.csv").write_text(f"{','.join(HEADER)}\n{photo},{line}\nok.jpg,{line}\n")
+    broken = []
+    assert list(read_landmarks(tmp_path / "points.csv", broken)) == ["ok.jpg"]
+    assert "leads out of the folder" in broken[0]
+
+
+def test_a_name_with_a_zero_byte_is_left_out(tmp_path):
+    broken = []
+    points = np.array([[38.0, 52.0], [74, 52], [56, 72], [42, 92], [71, 92]])
+    assert align_photographs(tmp_path, {"a\0b.jpg": points}, tmp_path / "out", broken) == 0
+    assert "cannot be read" in broken[0]
