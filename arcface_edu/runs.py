@@ -7,6 +7,7 @@
 This is the only place that answers the question: every command, `init=` and the notebooks ask here.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,7 +123,9 @@ def find_data(path: Path, config: dict[str, Any]) -> Path | None:
     """Return what a run's config names as `rec`, seen from where the run may have been started; None if it is gone."""
     rec = config.get("rec")
     candidates = [base / rec for base in (Path(), *path.resolve().parents)] if rec else []
-    return next((place for place in candidates if place.exists()), None)
+    with contextlib.suppress(OSError):  # a name that no file can have
+        return next((place for place in candidates if place.exists()), None)
+    return None
 
 
 def load_model(

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from arcface_edu import build_model
 from arcface_edu.errors import CheckpointError
-from arcface_edu.runs import architecture_of, is_run, load_model, open_run, resolve, weights_file
+from arcface_edu.runs import architecture_of, find_data, is_run, load_model, open_run, resolve, weights_file
 
 
 @pytest.fixture
@@ -85,3 +85,7 @@ def test_the_same_sentence_for_all(answer, run, tmp_path):
         (run / "config.json").write_text(content)
         with pytest.raises(CheckpointError, match=rf"config\.json {sentence}.*or name the file of weights itself"):
             answer(run)
+
+
+def test_data_of_an_impossible_name_are_gone(tmp_path):
+    assert find_data(tmp_path, {"rec": "x" * 5000}) is None

@@ -105,7 +105,11 @@ class RecordFaces:
         if self.num_classes < 2:
             raise DataError(f"{self.reader.path} holds one identity: training needs at least two.")
         self.known_names = self._read_names()
-        self.names = self.known_names or [str(label) for label in range(self.num_classes)]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes, by label; where the set has none, the labels as words."""
+        return self.known_names or [str(label) for label in range(self.num_classes)]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -149,7 +153,7 @@ class RecordFaces:
         if not path.exists():
             return None
         text = path.read_text(errors="replace").strip()
-        if not (count := text.split(",")[0]).isdecimal() or int(count) == 0:
+        if not (count := text.split(",")[0]).isdecimal() or len(count) > 12 or int(count) == 0:
             raise DataError(f'{path} reads "{text[:40]}" instead of `identities,112,112`: correct or delete it.')
         return int(count)
 
