@@ -223,9 +223,10 @@ def fill(model: nn.Module, state: StateDict, path: Path, name: str = "the networ
 
 def check_fit(model: nn.Module, state: StateDict, path: Path, name: str) -> None:
     """Raise CheckpointError unless a state dict has just the tensors of `model`: says what differs, and what fits."""
-    if _shapes(model.state_dict()) == _shapes(state):
+    same_shapes = _shapes(model.state_dict()) == _shapes(state)  # but for BN's counts, which may be missing
+    if same_shapes and state.keys() <= model.state_dict().keys():
         return
-    if fits := guess_network(state):
+    if not same_shapes and (fits := guess_network(state)):
         raise CheckpointError(f"{path} does not fit {name}; it fits {fits} with {embedding_size_of(state)}.")
     raise CheckpointError(f"{path} does not fit {name}; {_differences(model, state)}.")
 

@@ -224,3 +224,10 @@ def test_where_there_are_no_weights(tmp_path):
 def test_hash(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180-2
     assert hash_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_count_of_no_layer_is_named(tmp_path):
+    model = build_model("r10_quick", 8)
+    torch.save(model.state_dict() | {"bn1*num_batches_tracked": torch.tensor(1)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"does not fit .*; unknown: bn1\*num_batches_tracked"):
+        load_model(tmp_path / "w.pt", "r10_quick", 8)
