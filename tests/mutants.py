@@ -864,13 +864,6 @@ MUTANTS = [
         "models/test_weights.py",
     ),
     Mutant(
-        "one prefix is taken away and no more",
-        "models/weights.py",
-        '|net)\\.)*")',
-        '|net)\\.)?")',
-        "models/test_weights.py",
-    ),
-    Mutant(
         "damaged weights end in the system's words",
         "models/weights.py",
         "if isinstance(error, OSError) and error.filename:",

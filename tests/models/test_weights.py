@@ -141,6 +141,16 @@ def test_every_damaged_file_gives_a_sentence_about_the_file(tmp_path_factory, se
         assert str(path) in str(error) and "\n" not in str(error)
 
 
+def test_what_the_system_says_of_a_damaged_file_is_said_of_the_file(tmp_path, state, monkeypatch):
+    def load(*_, **__):
+        raise OSError(22, "Invalid argument")  # of seeking where the file says, and not of opening it
+
+    path = saved(tmp_path, state)
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(CheckpointError, match=r"weights\.pth cannot be read as weights"):
+        read_state(path)
+
+
 def test_safetensors_and_folders(tmp_path, state):
     run, published = tmp_path / "run", tmp_path / "published"
     run.mkdir()
