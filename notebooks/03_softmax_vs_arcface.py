@@ -245,6 +245,7 @@ for ax, (name, (_, h)) in zip(rows, plane.items(), strict=True):
         ax.axvline((W[person] - first + 30) % 360 - 30, color=color, ls=":")
     ax.set_yticks([]), ax.set_ylabel(name, rotation=0, ha="right", va="center"), ax.set_ylim(0, 30)
 rows[-1].set_xticks(range(0, 331, 45)), rows[-1].set_xlabel("direction (degrees); dotted: class centres")
+plt.show()
 # %% [markdown]
 # **Predict**: from norm-softmax to ArcFace, what changes: the distance between people, or the width of each one?
 #
@@ -312,6 +313,7 @@ for name in ("norm-softmax", "ArcFace"):
     )
 plt.xlabel("angle between a photograph and its own class centre (degrees)"), plt.ylabel("photographs")
 plt.title("The margin brings in the photographs that lie far out", loc="left"), plt.legend(frameon=False)
+plt.show()
 # %% tags=["test"]
 assert np.median(own["ArcFace"]) < np.median(own["norm-softmax"])
 
