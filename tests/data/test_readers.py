@@ -59,6 +59,11 @@ class WithoutFiles(Faces):
         return super().__getitem__(index)
 
 
+class Wrong(Faces):
+    def __getitem__(self, index):
+        raise RuntimeError("a fault of the program")
+
+
 class WithoutMemory(Faces):
     def __getitem__(self, index):
         raise MemoryError
@@ -111,9 +116,5 @@ def test_readers_end_with_their_loader_and_leave_the_handler_of_their_ends_alone
 
 
 def test_an_error_in_a_data_set_keeps_its_traceback():
-    class Wrong(Faces):
-        def __getitem__(self, index):
-            raise RuntimeError("a fault of the program")
-
     with pytest.raises(RuntimeError, match=r"Caught RuntimeError(.|\n)*a fault of the program"):
         list(load(Wrong(), BATCHES, 1, CPU))
