@@ -135,10 +135,10 @@ def test_a_process_started_for_help_leaves_the_signals_to_the_one_that_started_i
 # --- signals to all processes of a command at once
 
 
-def in_a_group(command, words):
+def in_a_group(command, words, method=None):
     """Run a command as the first of a group of processes, as a shell or a service manager starts it."""
     os.setsid()
-    multiprocessing.set_start_method(None, force=True)  # that of this Python; the server of the tests has its own
+    multiprocessing.set_start_method(method, force=True)  # None: that of this Python; the server of the tests has one
     command(words)
 
 
@@ -147,8 +147,8 @@ class Group:
 
     started: ClassVar = []
 
-    def __init__(self, command, words):
-        self.ranks = start_ranks(1, in_a_group, command, words)
+    def __init__(self, command, words, method=None):
+        self.ranks = start_ranks(1, in_a_group, command, words, method)
         self.id = self.ranks.processes[0].pid
         self.started.append(self.id)
 
@@ -298,8 +298,9 @@ def test_an_export_that_was_stopped_has_written_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_reader_of_a_killed_trainer_ends_and_does_not_keep_the_folder(words, tmp_path):
-    group = Group(train.main, words)
+@pytest.mark.parametrize("method", ["fork", "forkserver"])  # before Python 3.14, and from then on
+def test_a_reader_of_a_killed_trainer_ends_and_does_not_keep_the_folder(words, tmp_path, method):
+    group = Group(train.main, words, method)
     group.wait_for(lambda: read_metrics(tmp_path / "run" / "metrics.jsonl"))
     os.kill(group.id, signal.SIGKILL)
     (ended,) = start_ranks(1, train.main, [*words, "num_epoch=1", "resume=True"]).finish()

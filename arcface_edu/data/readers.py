@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from torch.utils.data import DataLoader
 
 from arcface_edu.errors import DataError
-from arcface_edu.signals import held_from_children, ignore_stop_signals
+from arcface_edu.signals import end_with_parent, held_from_children, ignore_stop_signals
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ class Pulse:
 def be_reader(_worker: int) -> None:
     """Make this process a reader: a `worker_init_fn`."""
     ignore_stop_signals()
+    end_with_parent()  # PyTorch looks at the process that forked this one, which may be a server
     # The thread that sends batches would print a traceback, drop the batch and go on; the trainer would wait for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end_unsent)  # type: ignore[attr-defined]
 
