@@ -27,6 +27,7 @@ class Linear(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.fc = nn.Linear(3 * 28 * 28, 128)
+        self.register_buffer("beside", torch.zeros(1))  # as `fc.` alone would look like a prefix of all names
 
     def forward(self, images):
         return self.fc(nn.functional.avg_pool2d(images, 4).flatten(1))

@@ -67,6 +67,8 @@ def iterate(loader: DataLoader[T], pulse: Pulse | None = None) -> Generator[T, N
         yield from loader
         return
     others, on_child = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+    if getattr(on_child, "__module__", "").startswith("torch."):  # an earlier loader's
+        on_child = signal.SIG_DFL
     readers: set[BaseProcess] = set()
     watch = Watch(readers, pulse)
     batches: Iterator[T] = iter(())
