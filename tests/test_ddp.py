@@ -309,7 +309,7 @@ def test_profile_records_every_rank(words, tmp_path):
         assert {"agree", "forward: network", "forward: head", "backward", "update"} <= names
         assert len(timeline["compute"]) and len(timeline["communication"])
         assert f"rank {rank}: a step takes" in done.said
-    assert re.search(r"what rank 0 computes in a step:\n.+\n(.+\n)*convolution +[\d.]+ +[\d.]+% ", done.said)
+    assert re.search(r"what rank 0 computes in a step:\n.+\n(.+\n)*matrix product +[\d.]+ +[\d.]+% ", done.said)
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(words, tmp_path):
