@@ -49,13 +49,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in long)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def heard():
-    """Hear the signals also where the tests run under nohup, or in the background, and were told to ignore some."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    """Hear the signals that stop a run: also under nohup, and after a test whose run was stopped and ignores more."""
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    }
     for number, handler in before.items():
         if handler == signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            before[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, before[number])
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -28,7 +28,10 @@ def test_a_workflow_calls_only_what_make_knows():
 def test_the_oldest_packages_are_the_lower_bounds_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    bounds = {*project["dependencies"], *(bound for name in ("course", "export", "detect") for bound in extras[name])}
+    bounds = {
+        *project["dependencies"],
+        *(bound for name in ("course", "export", "detect", "heif") for bound in extras[name]),
+    }
     lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
     assert {line for line in lines if not line.startswith("#")} == {bound.replace(">=", "==") for bound in bounds}
     assert f'python: "{project["requires-python"].removeprefix(">=")}"' in WORKFLOWS[0].read_text()

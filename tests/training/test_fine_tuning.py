@@ -204,6 +204,8 @@ def test_dry_run_takes_the_network_from_the_weights(weights):
 
 def test_ranks_that_start_from_other_weights_differ(weights, tmp_path):
     class Faces:
+        labels, num_classes = (), 0
+
         def __len__(self):
             return 0
 
@@ -303,4 +305,4 @@ def test_two_ranks_fine_tune_as_one_does():
             assert_equal(mine, theirs)
             torch.testing.assert_close(mine, one, **near)
         assert torch.equal(frozen["fc.weight"], first[word][0]["fc.weight"])  # kept, on either
-        assert moved(frozen, trained) == set(frozen)
+        assert moved(frozen, trained) == set(frozen) - {"beside"}  # a buffer
