@@ -8,7 +8,6 @@ import re
 import shutil
 from pathlib import Path
 
-import playwright.sync_api
 import pytest
 import torch
 from PIL import Image
@@ -45,14 +44,6 @@ def site(tmp_path_factory):
     shutil.copytree(ROOT / "docs" / "demo", folder, ignore=shutil.ignore_patterns("ort", "__pycache__"))
     make_demo.fetch_ort(folder / "ort")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_api.sync_playwright() as engines:
-        chromium = engines.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

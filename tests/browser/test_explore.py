@@ -2,10 +2,8 @@
 
 import math
 import re
-import shutil
 from pathlib import Path
 
-import playwright.sync_api
 import pytest
 import torch
 
@@ -20,14 +18,6 @@ LOOKS = {
 }
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo")]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_api.sync_playwright() as engines:
-        chromium = engines.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=LOOKS)

@@ -83,14 +83,6 @@ def wait_for(address, server, log, seconds=120):
     raise AssertionError(f"JupyterLab did not come up:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_api.sync_playwright() as engines:
-        chromium = engines.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def page(browser):
     page = browser.new_page(viewport=dict(width=1200, height=950))

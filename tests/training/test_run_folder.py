@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import time
 from collections import namedtuple
@@ -14,6 +15,7 @@ from arcface_edu.errors import ConfigError
 from arcface_edu.train import main
 from arcface_edu.training import run_folder
 from arcface_edu.training.launch import SINGLE_PROCESS, World
+from arcface_edu.training.metrics import read_metrics
 from arcface_edu.training.run_folder import LOCK, check_room, checkpoint_bytes, exclusive, lock
 from arcface_edu.training.state import build_state
 
@@ -75,8 +77,9 @@ def test_rank_0_has_the_lock_and_the_others_do_not_ask_for_it(tmp_path, holder):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_run_ends_with_a_sentence_and_the_first_goes_on(drawn, tmp_path, processes):
-    words = ["own_data", f"rec={drawn}", f"output={tmp_path / 'run'}", "batch_size=16", "num_workers=0", "save_every=1"]
-    first = start_ranks(1, main, [*words, "num_epoch=4"])
+    words = ["own_data", f"rec={drawn}", f"output={tmp_path / 'run'}", "batch_size=16", "num_workers=0"]
+    words += ["save_every=1", "frequent=1"]
+    first = start_ranks(1, main, [*words, "num_epoch=10000"])  # it is there until it is asked to stop
     while not (tmp_path / "run" / "metrics.jsonl").exists():
         assert first.alive(), first.finish()
         time.sleep(0.02)
@@ -84,8 +87,14 @@ def test_a_second_run_ends_with_a_sentence_and_the_first_goes_on(drawn, tmp_path
     assert [rank.status for rank in second] == [2] * processes
     said = "".join(rank.errors for rank in second)
     assert said.count("arcface_edu:") == 1 and "is in use: process" in said and "Traceback" not in said
+    lines = len(read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    while len(read_metrics(tmp_path / "run" / "metrics.jsonl")) <= lines:
+        assert first.alive(), first.finish()
+        time.sleep(0.02)
+    os.kill(first.processes[0].pid, signal.SIGTERM)
     (done,) = first.finish()
-    assert done.status == 0, done.errors
+    assert done.status == 128 + signal.SIGTERM, done.errors
+    assert "all is saved" in done.said
     assert not list((tmp_path / "run").glob("earlier-*"))
 
 
