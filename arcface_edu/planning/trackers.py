@@ -45,9 +45,10 @@ class MemoryTracker(KindTracker):
     def __init__(self, state: "TrainState", *batch: Tensor) -> None:
         super().__init__(KINDS)
         self.head = type(state.head).__name__
-        rows, dimension = state.head.weight.shape
-        used = round(getattr(state.head, "sample_rate", 1) * rows)
-        self.gradient_shapes = {(rows, dimension), (used, dimension)}
+        classes, sub_centers = len(state.head.weight), state.head.weight.shape[1:-1].numel()
+        used = round(getattr(state.head, "sample_rate", 1) * classes)
+        dimension = state.head.weight.shape[-1]
+        self.gradient_shapes = {(classes * sub_centers, dimension), (used * sub_centers, dimension)}
         self.track_external(state.model, state.head, *batch)
         self.trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         for parameter in self.trained:

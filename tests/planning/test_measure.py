@@ -11,12 +11,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from arcface_edu.errors import ConfigError
-from arcface_edu.heads import PartialFC, chunked
+from arcface_edu.heads import HEADS, PartialFC, chunked
 from arcface_edu.models import build_model, prelu
 from arcface_edu.planning.measure import measure_step
 from arcface_edu.planning.trackers import Kind
 from arcface_edu.training.prepare import complete_without_data
 from arcface_edu.training.state import build_state
+
+
+@pytest.mark.parametrize("loss", HEADS)
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+def test_every_head_is_measured(loss, rate):
+    config = tiny(f"loss={loss}", gpus=2) if loss == "softmax" else tiny(f"loss={loss}", f"sample_rate={rate}", gpus=2)
+    found = measure_step(config, 2, torch.float32)
+    assert found.memory[Kind.GRADIENTS] >= 4 * trained()
 
 
 def trained(network="r10"):
@@ -82,7 +90,10 @@ def test_softmax_is_on_every_rank_and_its_gradient_travels():
     assert found.own_centres == CLASSES
 
 
-@pytest.mark.parametrize("words", [(), ("sample_rate=0.3",), ("gradient_checkpointing=True",)])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("sample_rate=0.3",), ("gradient_checkpointing=True",), ("loss=subcenter_arcface",), ("loss=curricularface",)],
+)
 def test_the_peak_is_that_of_a_real_step(words):
     """PyTorch's profiler sees every allocation of a real step; both take the ways of a GPU, and one process."""
     config = tiny("draw_photos=0", "batch_size=32", *words)

@@ -30,7 +30,7 @@ def plot_hero(people, degrees, is_same, examples):
         raise DataError("the picture needs pairs of one person and pairs of two")
     figure, back = card(11.0, 4.1)
     title = dict(va="center", fontsize=TITLE_SIZE + 1.5, fontweight="bold", color=INK)
-    back.text(0.3, 3.78, "Train: a margin between people", **title)
+    back.text(0.3, 3.78, "Train: every photograph has to win with a margin", **title)
     back.text(6.0, 3.78, "Verify: people never seen before", **title)
     draw_margin(figure.add_axes((0.015, 0.0, 0.515, 0.97)), people)
     draw_angles(figure.add_axes((6.05 / 11, 0.135, 4.6 / 11, 0.46)), degrees, is_same, examples)
@@ -42,8 +42,8 @@ def draw_margin(ax, people):
     ax.set(xlim=(-1.62, 1.62), ylim=(-0.42, 1.84))
     ax.set_aspect("equal", anchor="S")
     ax.axis("off")
-    half = np.degrees(MARGIN) / 2
-    ax.add_patch(Wedge((0, 0), 1, 90 - half, 90 + half, color=METHODS["ArcFace"], alpha=0.22, lw=0))
+    nearest, own, margin = *FAN[0][:2], np.degrees(MARGIN)  # the photograph and its centre
+    ax.add_patch(Wedge((0, 0), 1, nearest - margin, nearest, color=METHODS["ArcFace"], alpha=0.22, lw=0))
     ax.add_patch(Arc((0, 0), 2, 2, theta1=8, theta2=172, color=FAINT, lw=1.6))
     for person, (photos, places) in enumerate(zip(people, FAN, strict=True)):
         color, centre = PEOPLE[6 * person], places[1]
@@ -52,18 +52,17 @@ def draw_margin(ax, people):
         for photo, place in zip(photos, places, strict=True):
             show(ax, photo, at(place, 1.36), 58, color)
             ax.plot(*at(place), "o", ms=8, color=color, mec="white", mew=1.2, zorder=4)
-    own, photo = FAN[0][1], FAN[0][0]
     middle = dict(ha="center", va="center", fontsize=TITLE_SIZE)
-    ax.plot(*zip((0, 0), at(photo), strict=True), color=PEOPLE[0], lw=1.2, ls="--")
+    ax.plot(*zip((0, 0), at(nearest), strict=True), color=PEOPLE[0], lw=1.2, ls="--")
     for begin, end, size, color, name in (
-        (photo, own, 0.86, INK, "θ"),
-        (photo - 2 * half, photo, 1.1, METHODS["ArcFace"], "+ m"),
+        (nearest, own, 0.86, INK, "θ"),
+        (nearest - margin, nearest, 1.1, METHODS["ArcFace"], "+ m"),
     ):
         ax.add_patch(Arc((0, 0), size, size, theta1=begin, theta2=end, color=color, lw=2.4))
         ax.text(*at((begin + end) / 2, size / 2 + 0.1), name, color=color, **middle)
-    ax.text(0, -0.12, "s · cos(θ + m)  must win, not  s · cos θ", color=INK, **middle)
-    room = f"m = {np.degrees(MARGIN):.1f}° of empty room between any two people"
-    ax.text(0, -0.31, room, color=METHODS["ArcFace"], **middle | dict(fontsize=SMALL_SIZE + 0.5))
+    ax.text(0, -0.12, "trained as if it were at  θ + m,  judged at  θ", color=INK, **middle)
+    demand = f"m = {margin:.1f}° is what training demands; what it reaches is measured"
+    ax.text(0, -0.31, demand, color=METHODS["ArcFace"], **middle | dict(fontsize=SMALL_SIZE + 0.5))
 
 
 def draw_angles(ax, degrees, is_same, examples):

@@ -7,13 +7,13 @@ from arcface_edu.course.figures.hero import card
 from arcface_edu.figures.style import COMMUNICATION, COMPUTE, FAINT, INK, LABEL_SIZE, SMALL_SIZE, TITLE_SIZE, WAITING
 
 RANKS = (PEOPLE[1], PEOPLE[2], PEOPLE[6])  # whose images are whose
-STEPS = (  # name, what it makes, where it is written
-    ("records", "JPEG bytes, a label", "data/recordio.py"),
-    ("decode", "3 × 112 × 112, −1 to 1", "data/loader.py"),
-    ("network", "512 numbers a face", "models/iresnet.py"),
-    ("head", "angles, margin, loss", "heads/"),
-    ("checkpoint", "all that a run is", "training/checkpoint.py"),
-    ("evaluation", "pairs never seen", "evaluation/"),
+STEPS = (  # name, what it makes, where it is written, and its place: column, row
+    ("records", "JPEG bytes, a label", "data/recordio.py", 0, 1),
+    ("decode", "3 × 112 × 112, −1 to 1", "data/loader.py", 1, 1),
+    ("network", "512 numbers a face", "models/iresnet.py", 2, 1),
+    ("head", "angles, margin, loss", "heads/", 3, 1),
+    ("checkpoint", "all that a run is", "training/checkpoint.py", 3, 0),
+    ("evaluation", "pairs never seen", "evaluation/", 2, 0),
 )
 
 
@@ -59,20 +59,22 @@ def plot_sharded_head():
 
 def plot_pipeline():
     """The way of a run, from records to evaluation, what is handed on and where it is written.   returns: Figure."""
-    figure, ax = card(11.6, 2.75)
-    heading(ax, 0.35, 2.4, "One way, from a laptop to a cluster; only the config differs")
-    for place, (name, makes, where) in enumerate(STEPS):
-        left = 0.35 + 1.86 * place
-        box(ax, left, 1.25, 1.5, 0.6, name, COMPUTE if name in ("network", "head") else WAITING)
-        ax.text(left + 0.75, 0.98, makes, ha="center", va="center", fontsize=SMALL_SIZE, color=INK)
-        ax.text(
-            left + 0.75, 0.72, where, ha="center", va="center", fontsize=SMALL_SIZE, color="#5C5C5C", family="monospace"
-        )
-        if place:
-            arrow(ax, left - 0.36, 1.55, left, 1.55)
-    back = dict(arrowstyle="-|>", color=PEOPLE[6], lw=1.8, connectionstyle="arc3,rad=-0.22", mutation_scale=13)
-    ax.annotate("", (4.82, 0.56), (6.68, 0.56), arrowprops=back)
-    ax.text(5.75, 0.17, "gradient", ha="center", va="center", fontsize=SMALL_SIZE, color=PEOPLE[6])
+    figure, ax = card(10.6, 4.1)
+    heading(ax, 0.35, 3.75, "Training needs the head; what is evaluated and used is the network alone")
+    small = dict(ha="center", va="center", fontsize=SMALL_SIZE)
+    for name, makes, where, column, row in STEPS:
+        left, bottom = 0.45 + 2.55 * column, 0.95 + 1.65 * row
+        box(ax, left, bottom, 1.6, 0.55, name, COMPUTE if name in ("network", "head") else WAITING)
+        ax.text(left + 0.8, bottom - 0.24, makes, color=INK, **small)
+        ax.text(left + 0.8, bottom - 0.5, where, color="#5C5C5C", family="monospace", **small)
+        if row and column:
+            arrow(ax, left - 0.95, bottom + 0.27, left, bottom + 0.27)
+    arrow(ax, 6.35, 1.98, 6.35, 1.5)
+    arrow(ax, 8.9, 1.98, 8.9, 1.5)
+    back = dict(arrowstyle="-|>", color=PEOPLE[6], lw=1.8, connectionstyle="arc3,rad=0.3", mutation_scale=13)
+    ax.annotate("", (6.6, 3.2), (8.6, 3.2), arrowprops=back)
+    ax.text(7.6, 3.3, "gradient", color=PEOPLE[6], **small)
+    ax.text(4.2, 1.22, "without the head: new people\nhave no class centre", color=INK, **small)
     return figure
 
 

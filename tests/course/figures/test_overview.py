@@ -3,17 +3,21 @@
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import arcface_edu
 from arcface_edu.course.figures.overview import STEPS, plot_pipeline, plot_sharded_head
+from arcface_edu.course.figures.problem import plot_train_and_test
+
+FACE = torch.zeros(3, 112, 112, dtype=torch.uint8)
 
 
 def words(figure):
     return [text.get_text() for text in figure.axes[0].texts]
 
 
-@pytest.mark.parametrize("plot", [plot_pipeline, plot_sharded_head])
+@pytest.mark.parametrize("plot", [plot_pipeline, plot_sharded_head, lambda: plot_train_and_test([FACE], [FACE, FACE])])
 def test_every_word_is_on_the_card_and_large_enough(plot):
     figure = plot()
     canvas = FigureCanvasAgg(figure)
@@ -28,7 +32,7 @@ def test_every_word_is_on_the_card_and_large_enough(plot):
 
 def test_the_pipeline_leads_to_files_that_exist():
     package = Path(arcface_edu.__file__).parent
-    for name, _, where in STEPS:
+    for name, _, where, *_ in STEPS:
         assert (package / where).exists(), where
         assert {name, where} <= set(words(plot_pipeline()))
 
