@@ -35,6 +35,7 @@ from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.verification import VerificationResult, verify_pairs
 from arcface_edu.io import write_json_atomically
 from arcface_edu.runs import is_run, open_run
+from arcface_edu.training.people import people_to_judge
 from arcface_edu.training.precision import choose_device
 from arcface_edu.training.prepare import find_pair_files
 
@@ -104,18 +105,20 @@ def open_subject(path: Path, options: argparse.Namespace) -> tuple[str, Subject]
         raise DataError(f"{path} does not say which faces to embed: name a folder with --faces.")
     hold_out = 0 if options.faces else config.get("hold_out") or 0
     sample = dict(people=options.people, photos=options.photos, seed=options.seed)
-    images, labels = sample_faces(open_faces(root, hold_out), **sample)
+    only = None if options.faces else people_to_judge(path if path.is_dir() else path.parent, Path(root))
+    images, labels = sample_faces(open_faces(root, hold_out, only), **sample)
     embeddings = embed(images, flip=False, progress="embedding faces")
     unseen = None
     if options.unseen or hold_out:
-        people = open_faces(options.unseen) if options.unseen else FolderFaces(root)
+        people = open_faces(options.unseen) if options.unseen else FolderFaces(root, only=only)
         among = None if options.unseen else range(people.num_classes - hold_out, people.num_classes)
         faces, their_labels = sample_faces(people, **sample, among=among)
         unseen = embed(faces, flip=False, progress="embedding unseen people"), their_labels
     files = options.pairs or (find_pair_files(EasyDict({"val_targets": None} | config), Path(root)) if config else [])
     pair_sets = {file.stem: read_pairs(file) for file in files}
     if hold_out and not options.pairs:
-        pair_sets["held_out"] = held_out_pairs(root, hold_out, config.get("draw_pairs"), config.get("seed", 0))
+        how = hold_out, config.get("draw_pairs"), config.get("seed", 0)
+        pair_sets["held_out"] = held_out_pairs(root, *how, only)
     pairs = {}
     for name, (encoded, is_same) in pair_sets.items():
         pairs[name] = verify_pairs(embed(encoded, progress=f"embedding {name}"), is_same), is_same

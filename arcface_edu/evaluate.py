@@ -22,6 +22,7 @@ from arcface_edu.evaluation.judge import Finding, explain, judge_all, pair_sets
 from arcface_edu.evaluation.report import compare, text_of, write_files, write_page
 from arcface_edu.models.weights import hash_of
 from arcface_edu.runs import load_model, resolve
+from arcface_edu.training.people import people_to_judge
 from arcface_edu.training.precision import choose_device
 
 
@@ -35,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     model, network = load_model(source, options.network, options.embedding_size)
     data, findings = source.data, []
     data = data.parent if data and data.is_file() else data  # rec names the .rec file in it
+    holds_out = data and not options.pairs and source.config.get("hold_out")
+    people = people_to_judge(source.path, data) if data and holds_out else None
     for finding in judge_all(
         model.to(choose_device(options.device)),
-        pair_sets(options.pairs, data, source.config),
+        pair_sets(options.pairs, data, source.config, people),
         options.ijb,
         (options.gallery, options.probes) if options.gallery else None,
         options.switches,

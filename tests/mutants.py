@@ -721,6 +721,20 @@ MUTANTS = [
         "training/test_people.py::test_the_ranks_share_the_images_of_the_pairs",
     ),
     Mutant(
+        "whoever has come is held out when a run is judged",
+        "training/people.py",
+        "return set(names)",
+        "return set(now)",
+        "test_evaluate.py::test_a_run_on_photographs_is_judged_on_the_people_it_held_out",
+    ),
+    Mutant(
+        "a rank finds odd pairs at its first verification",
+        "training/pair_sets.py",
+        "check_sizes(pairs.images, pairs.name)",
+        "pass",
+        "training/test_people.py::test_pairs_of_another_size_are_said",
+    ),
+    Mutant(
         "a fitted batch forgets gradient_acc",
         "training/prepare.py",
         "images // (world_size * config.gradient_acc)",

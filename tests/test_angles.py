@@ -1,6 +1,7 @@
 """`python -m arcface_edu.angles`: runs, weights and arrays in, statistics and figures out, or one sentence."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from arcface_edu import angle_statistics, angles, embed_images, open_faces
 from arcface_edu.config import load_config
 from arcface_edu.data.datasets import sample_faces
-from arcface_edu.data.folder import FolderFaces
+from arcface_edu.data.folder import FolderFaces, list_people
 from arcface_edu.data.images import encode_png
 from arcface_edu.errors import DataError
 from arcface_edu.models import build_model
@@ -107,9 +108,17 @@ def test_weights_alone_need_faces_and_have_no_centres(run, drawn, tmp_path, caps
 
 def test_people_held_out_of_a_photo_folder_are_the_unseen(tmp_path, capsys):
     photos = noise_photos(tmp_path / "photos", 8, 8)
-    angles.main([str(make_run(tmp_path / "run", photos, classes=5, hold_out=3)), "--photos", "3"])
+    run = make_run(tmp_path / "run", photos, classes=5, hold_out=3)
+    angles.main([str(run), "--photos", "3"])
     said = capsys.readouterr().out
     assert "15 images of 5 people" in said and "9 images of 3 unseen people" in said and "pairs of held_out" in said
+
+    *people, first, second, third = list_people(photos)
+    names = dict(people=people, held_out=[first, second, third], num_classes=5, num_image=40, content=None)
+    (run / "people.json").write_text(json.dumps(names))
+    shutil.copytree(photos / first, photos / "0 came later")  # labels and held-out people move by one
+    angles.main([str(run), "--photos", "3"])
+    assert capsys.readouterr().out == said
 
 
 def test_arrays_are_enough(arrays, tmp_path, capsys):

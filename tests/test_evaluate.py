@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -260,3 +261,11 @@ def test_a_run_on_photographs_is_judged_on_the_people_it_held_out(run, drawn, tm
     (folder / "config.json").write_text(json.dumps(config))  # rec as seen from where the run was started
     done = call(capsys, folder)
     assert done.findings[0].name == "held_out" and done.findings[0].numbers["pairs"] == 60
+
+    # Whoever has come since is not one of them; where somebody has gone, the last three are no longer those three.
+    names = dict(people=["p0", "p1", "p2"], held_out=["p3", "p4", "p5"], num_classes=3, num_image=18, content=None)
+    (folder / "people.json").write_text(json.dumps(names))
+    shutil.copytree(tmp_path / "photos" / "p0", tmp_path / "photos" / "p9")
+    assert call(capsys, folder).findings[0].numbers == done.findings[0].numbers
+    shutil.rmtree(tmp_path / "photos" / "p4")
+    assert "trained on or held out p4, who are no longer in" in fails(capsys, folder)

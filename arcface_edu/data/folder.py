@@ -101,7 +101,9 @@ def _split(folder: StrPath, of_people: People, hold_out: int) -> tuple[People, P
     return dict(people[:kept]), dict(people[kept:])
 
 
-def held_out_pairs(folder: StrPath, hold_out: int, pairs: int | None = None, seed: int = 0) -> Pairs:
+def held_out_pairs(
+    folder: StrPath, hold_out: int, pairs: int | None = None, seed: int = 0, only: Container[str] | None = None
+) -> Pairs:
     """Return verification pairs of the last `hold_out` people (0: of all), in ten folds, as 112x112 images.
 
     Args:
@@ -109,11 +111,12 @@ def held_out_pairs(folder: StrPath, hold_out: int, pairs: int | None = None, see
         hold_out: Number of people.
         pairs: At most so many (default 6,000); fewer if fewer exist.
         seed: The same seed chooses the same pairs.
+        only: The names of the people to take; None = all.
 
     Raises:
         DataError: Not even two pairs a fold exist. (Photos that cannot be read are named and left out.)
     """
-    people = split_people(folder, hold_out)[1] if hold_out else list_people(folder)
+    people = split_people(folder, hold_out, only)[1] if hold_out else list_people(folder, only)
     return pairs_of_people(people, folder, pairs, seed)
 
 

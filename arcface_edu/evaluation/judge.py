@@ -4,7 +4,7 @@ for finding in judge_all(model, pairs=[...], ijb=[...], search=(gallery, probes)
     print(text_of(finding))                                     of evaluation/report.py
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,13 +47,16 @@ class Finding(NamedTuple):
     figures: dict[str, "Figure"]  # by the names of their files
 
 
-def pair_sets(named: Sequence[Path], data: Path | None, config: dict[str, Any]) -> Iterator[PairSet]:
+def pair_sets(
+    named: Sequence[Path], data: Path | None, config: dict[str, Any], only: Container[str] | None = None
+) -> Iterator[PairSet]:
     """Yield the pair sets of the files and folders named, or else those beside a run's data.
 
     Args:
         named: .bin files, or folders of such.
         data: folder of the run's training data; None = there is none.
-        config: of the run, which says whom of a folder of photographs it held out; or {}.
+        config: of the run, which says how many of a folder of photographs it held out; or {}.
+        only: names of the run's people in that folder; None = all.
 
     Raises:
         DataError: A folder holds no pairs, or two files have one name.
@@ -70,7 +73,8 @@ def pair_sets(named: Sequence[Path], data: Path | None, config: dict[str, Any]) 
         raise DataError(f"there are no .bin files of pairs in {', '.join(map(str, named))}: name others with --pairs.")
     yield from ((file.stem, *read_pairs(file)) for file in files)
     if not files and data and config.get("hold_out"):
-        yield "held_out", *held_out_pairs(data, config["hold_out"], config.get("draw_pairs"), config.get("seed", 0))
+        how = config["hold_out"], config.get("draw_pairs"), config.get("seed", 0)
+        yield "held_out", *held_out_pairs(data, *how, only)
 
 
 def judge_all(

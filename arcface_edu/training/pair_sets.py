@@ -10,7 +10,7 @@ import numpy as np
 from easydict import EasyDict
 from tqdm import tqdm
 
-from arcface_edu.data.bins import count_pairs, read_pairs
+from arcface_edu.data.bins import check_sizes, count_pairs, read_pairs
 from arcface_edu.data.folder import People, pairs_of_people
 from arcface_edu.data.images import decode
 from arcface_edu.errors import CorruptRecord, DataError
@@ -85,27 +85,27 @@ def check_pair_images(pair_sets: list[PairSet], world: World = SINGLE_PROCESS) -
     """Decode every image of the pairs once before a run begins, each rank those that it embeds; every rank calls it.
 
     Raises:
-        DataError: An image cannot be read; the first run to notice it would be at its first verification. It is the
+        DataError: An image cannot be read or is not square; it would be noticed at the first verification. It is the
             same error on all ranks.
     """
-    problem, odd = None, dict.fromkeys((pairs.name for pairs in pair_sets), 0)
+    problem = None
     for pairs in pair_sets:
         part = pairs.part(world)
         number = {image: row for row, image in reversed(list(enumerate(pairs.images))[part])}  # each image once
 
-        def read(image: bytes, name: str = pairs.name, number: dict[bytes, int] = number) -> bool:
-            return decode(image, f"image {number[image]} of the pairs {name}").shape[1:] != (112, 112)
+        def read(image: bytes, name: str = pairs.name, number: dict[bytes, int] = number) -> None:
+            decode(image, f"image {number[image]} of the pairs {name}")
 
         bar = tqdm(total=len(number), desc=f"reading {pairs.name}", unit="img", leave=False, disable=not world.is_main)
         try:
             with ThreadPoolExecutor(READERS) as pool, bar:
-                for is_odd in pool.map(read, number):
-                    odd[pairs.name] += is_odd
+                for _ in pool.map(read, number):
                     bar.update()
+            if world.is_main:
+                check_sizes(pairs.images, pairs.name)
         except CorruptRecord as error:
             problem = problem or f"{error} `python -m arcface_edu.dataset inspect` lists all such images."
+        except DataError as error:
+            problem = problem or str(error)
     if problem := next(filter(None, all_gather_object(problem)), None):
         raise DataError(problem)
-    for name, count in odd.items():
-        if count:
-            log.warning(f"{count:,} images of the pairs {name} are not 112 x 112 and are fitted into it.")

@@ -15,7 +15,8 @@ import numpy as np
 
 from arcface_edu.data.datasets import FaceDataset, RecordFaces
 from arcface_edu.data.folder import FolderFaces, list_people
-from arcface_edu.errors import CheckpointError, CorruptRecord
+from arcface_edu.data.recordio import find_records
+from arcface_edu.errors import CheckpointError, CorruptRecord, DataError
 from arcface_edu.io import parse_json
 from arcface_edu.training.checkpoint import list_checkpoints
 
@@ -78,13 +79,18 @@ def hash_of_records(faces: RecordFaces) -> int:
 
 
 def saved_people(output: Path) -> RunPeople | None:
+    """Return the people of the run that goes on in a folder, as `read_people`; None where nothing was saved yet."""
+    return read_people(output) if list_checkpoints(output / "checkpoints") else None
+
+
+def read_people(output: Path) -> RunPeople | None:
     """Return the people of the run in a folder; None if there is no such run, or one from before this was kept.
 
     Raises:
         CheckpointError: The file is damaged.
     """
     path = output / FILE
-    if not path.exists() or not list_checkpoints(output / "checkpoints"):
+    if not path.exists():
         return None
     try:
         saved = parse_json(path.read_text("utf-8", errors="surrogateescape"))
@@ -96,6 +102,31 @@ def saved_people(output: Path) -> RunPeople | None:
             f"{path} is damaged ({error}), so that it is unknown whose labels the checkpoints hold; remove it to go on "
             f"if the data are as they were, or set resume=False."
         ) from None
+
+
+def people_to_judge(output: Path, folder: Path) -> set[str] | None:
+    """Return the names of those whom a run trained on or held out; None = all (they are packed, or unknown).
+
+    A folder of photographs is judged with the people of the run: whoever has come since then is neither trained on nor
+    held out.
+
+    Args:
+        output: The folder of the run.
+        folder: Holds a folder of photographs per person.
+
+    Raises:
+        DataError: Somebody has gone from it, so that the last people are no longer those that were held out.
+    """
+    saved = read_people(output)
+    if saved is None or saved["people"] is None or find_records(folder):
+        return None
+    names, now = saved["people"] + saved["held_out"], list_people(folder)
+    if gone := [name for name in names if name not in now]:
+        raise DataError(
+            f"the run in {output} trained on or held out {few(gone)}, who are no longer in {folder}: put them back "
+            f"under that name, or name what to judge by, as --pairs."
+        )
+    return set(names)
 
 
 def same_people_in(folder: Path, saved: RunPeople, hold_out: int | None, output: Path) -> set[str] | None:

@@ -148,10 +148,12 @@ def test_pairs_that_cannot_be_read_are_found_before_the_first_step():
 
 
 def test_pairs_of_another_size_are_said(caplog):
-    small = encode_jpeg(torch.zeros(3, 96, 112, dtype=torch.uint8))
-    check_pair_images([PairSet("odd", [photo(0), small] * 10, None), PairSet("even", [photo(0)] * 4, None)])
-    assert "the pairs odd are not 112 x 112" in caplog.text
+    square, other = (encode_jpeg(torch.zeros(3, height, 160, dtype=torch.uint8)) for height in (160, 112))
+    check_pair_images([PairSet("odd", [photo(0), square] * 10, None), PairSet("even", [photo(0)] * 4, None)])
+    assert "odd: 10 of 20 images have another size than 112x112" in caplog.text
     assert "even" not in caplog.text
+    with pytest.raises(DataError, match="flat, image 1 has 160x112 pixels"):
+        check_pair_images([PairSet("flat", [photo(0), other], None)])
 
 
 @pytest.mark.parametrize(("images", "size"), [(40, 3), (40, 16), (4, 7), (2, 1)])
