@@ -221,7 +221,7 @@ def write_pages(scripts, folder):
         (folder / f"{script.stem}.html").write_text(page.replace("</head>", f"{SPACED}</head>", 1))
         rows.append(f'<li><a href="{script.stem}.html">{title}</a></li>')
     shutil.copy(ROOT / "docs" / "explore.html", folder)
-    rows.append('<li><a href="explore.html">The circle, the sphere and the ring, to move by hand</a></li>')
+    rows.append('<li><a href="explore.html">The circle, the sphere, the ring and the buckets, to move by hand</a></li>')
     (folder / "index.html").write_text(CONTENTS.format("\n".join(rows)))
     print(f"{len(rows)} pages: {folder / 'index.html'}")
 

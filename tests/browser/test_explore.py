@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from arcface_edu.heads import MarginSoftmax
+from arcface_edu.models import build_model
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explore.html").as_uri()
@@ -91,6 +93,40 @@ def test_the_ring_ends_with_every_sum_on_every_rank(page, ranks):
     assert f"{2 * (ranks - 1) / ranks:.2f}" in page.locator("#told").inner_text()
 
 
+def test_the_blocks_are_those_of_r50(page):
+    model = build_model("r50", 512)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(2, 3, 112, 112))
+    flops = {name.removeprefix("IResNet."): sum(of.values()) / 2e6 for name, of in counter.get_flop_counts().items()}
+    blocks = page.evaluate("BLOCKS")
+    for name, megabytes, operations in blocks:
+        parts = dict(fc=["fc", "bn2"], conv1=["conv1", "bn1", "prelu"]).get(name, [name])
+        weights = sum(p.numel() for part in parts for p in model.get_submodule(part).parameters())
+        assert megabytes == pytest.approx(weights * 4 / 1e6, abs=0.005)
+        assert operations == pytest.approx(flops[parts[0]], abs=0.5)
+    assert len(blocks) == 3 + 4 + 14 + 3 + 2
+
+
+@pytest.mark.parametrize(("size", "latency"), [(1, 0.2), (25, 0.2), (25, 1.0), (180, 0.5)])
+def test_buckets_hide_what_the_model_says(page, size, latency):
+    backward, speed = 80, 5
+    put(page, size=size, speed=speed, latency=latency)
+    page.locator("#pass").fill(str(backward))
+    blocks = page.evaluate("BLOCKS")
+    ready = torch.tensor([float(cost) for _, _, cost in blocks], dtype=torch.float64).cumsum(0)
+    ready *= backward / ready[-1]
+    ends, bucket = [0.0], []
+    for (_, megabytes, _), moment in zip(blocks, ready.tolist(), strict=True):
+        bucket.append(megabytes)
+        if sum(bucket) >= size or moment == ready[-1]:
+            ends.append(max(moment, ends[-1]) + latency + sum(bucket) / speed)
+            bucket = []
+    assert number(page, "messages") == len(ends) - 1
+    assert number(page, "end-n") == pytest.approx(ends[-1], abs=0.06)
+    assert number(page, "wait-n") == pytest.approx(ends[-1] - backward, abs=0.06)
+    assert number(page, "end-1") == pytest.approx(backward + latency + sum(mb for _, mb, _ in blocks) / speed, abs=0.06)
+
+
 def test_keys_and_the_pointer_move_the_photograph(page):
     slider = page.locator("#photo")
     slider.focus()
@@ -100,5 +136,6 @@ def test_keys_and_the_pointer_move_the_photograph(page):
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 5)
     assert slider.input_value() == "90"
     assert all(
-        page.locator(f"label:has(#{name})").count() for name in ("photo", "other", "m", "s", "m3", "s3", "ranks")
+        page.locator(f"label:has(#{name})").count()
+        for name in ("photo", "other", "m", "s", "m3", "s3", "ranks", "size", "pass", "speed", "latency")
     )
