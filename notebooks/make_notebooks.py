@@ -41,7 +41,8 @@ FOLDED = re.compile(r"<details>(<summary>.*?</summary>)(.*?)</details>", re.DOTA
 FORMULA = re.compile(r"(```.*?```|`[^`\n]+`)|\$\$(.+?)\$\$|\$((?:[^$\n]|\n(?!\n))+?)\$", re.DOTALL)
 PLACE = "formula0"
 CONTENTS = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>ArcFace, by running it</title>
+<html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">
+<title>ArcFace, by running it</title>
 <style>body {{ font: 18px/1.7 system-ui, sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}
 ul {{ list-style: none; padding: 0 }}</style>
 <h1>ArcFace, by running it</h1>
@@ -49,10 +50,12 @@ ul {{ list-style: none; padding: 0 }}</style>
 {}
 </ul></html>
 """
-# A command, or something folded, and the text under it; formulas as large as the text.
-SPACED = (
-    """<style>.jp-RenderedHTMLCommon .highlight, details { margin-bottom: 1em } math { font-size: 1.15em }</style>"""
-)
+# A command, or something folded, and the text under it; formulas as large as the text; dark where the reader's system
+# is, by JupyterLab's own colours. Pictures are drawn on white and keep it.
+LOOK = """<style>.jp-RenderedHTMLCommon .highlight, details {{ margin-bottom: 1em }} math {{ font-size: 1.15em }}
+:root {{ color-scheme: light dark }}
+@media (prefers-color-scheme: dark) {{ {dark}
+.jp-RenderedImage img, .jp-RenderedHTMLCommon img {{ background: #fff }} }}</style>"""
 # The course's address for a badge and `pip install`, the only place that names it. The project is not published yet: no
 # account on GitHub can have this owner's name, since an account's name has no underscore.
 REPOSITORY = "https://github.com/the_owner/arcface_edu"
@@ -201,6 +204,7 @@ def write_pages(scripts, folder):
     folder.mkdir(parents=True, exist_ok=True)
     exporter = HTMLExporter(template_name="lab", mathjax_url="", require_js_url="", jquery_url="", embed_images=True)
     exporter.exclude_anchor_links = True
+    dark = Path(exporter.template_paths[0], "static", "theme-dark.css").read_text()
     rows = []
     for script in scripts:
         notebook = nbformat.read(script.with_suffix(".ipynb"), 4)
@@ -218,7 +222,7 @@ def write_pages(scripts, folder):
             page = page.replace(f"{PLACE}{number}end", formula, 1)
         # Links between notebooks lead from page to page.
         page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)
-        (folder / f"{script.stem}.html").write_text(page.replace("</head>", f"{SPACED}</head>", 1))
+        (folder / f"{script.stem}.html").write_text(page.replace("</head>", f"{LOOK.format(dark=dark)}</head>", 1))
         rows.append(f'<li><a href="{script.stem}.html">{title}</a></li>')
     shutil.copy(ROOT / "docs" / "explore.html", folder)
     rows.append('<li><a href="explore.html">The circle, the sphere, the ring and the buckets, to move by hand</a></li>')

@@ -186,6 +186,8 @@ $\theta$
     assert "<mfrac>" in page and "$code$" in page and r"\frac" not in page and "$x_1$" not in page
     assert REPOSITORY not in page and make_notebooks.BADGE not in page
     assert page.count("jp-InputArea-editor") - page.count(".jp-InputArea-editor") == 1
+    light, dark = page.split("@media (prefers-color-scheme: dark)")
+    assert "--jp-layout-color0: white" in light and "--jp-layout-color0: #111;" in dark
 
 
 def test_a_notebook_reaches_what_it_imports_what_that_imports_and_what_it_runs():
