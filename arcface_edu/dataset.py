@@ -1,6 +1,7 @@
 """Make, pack and look at face data sets.
 
 python -m arcface_edu.dataset draw data/drawn --identities 500 --photos 24     faces that do not exist, from a seed
+python -m arcface_edu.dataset draw data/dark --mix skin=0.1,0.9                a crowd with few of one group
 python -m arcface_edu.dataset detect photos/ points.csv                        five points of the face in each photo
 python -m arcface_edu.dataset align photos/ points.csv faces/                  the faces by them, as 112x112 PNGs
 python -m arcface_edu.dataset pack faces/ data/mine --hold-out 10              faces/anna/1.png ... -> train.rec
@@ -35,6 +36,7 @@ from arcface_edu.data.folder import (
 from arcface_edu.data.inspection import inspect_faces, inspect_pairs
 from arcface_edu.data.photographs import photographs_in, scan_people, warn_of_unused
 from arcface_edu.data.recordio import find_records, write_face_records
+from arcface_edu.data.synthetic.crowds import GROUPS, Mix
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.io import write_atomically, write_text_atomically
@@ -59,6 +61,7 @@ def draw(options: argparse.Namespace) -> None:
         pair_identities=options.pair_identities,
         difficulty=options.difficulty,
         workers=options.workers,
+        mix=Mix.parse(options.mix) if options.mix else None,
     )
     print(f"{options.out}: {options.identities:,} identities with {options.photos:,} photos, {options.pairs:,} pairs.")
 
@@ -170,6 +173,8 @@ def build_parser() -> argparse.ArgumentParser:
     a("--pairs", type=int, default=3000, help="verification pairs")
     a("--pair-identities", type=int, default=100, help="people in these pairs, none of whom is trained on")
     a("--difficulty", type=float, default=1.0, help="spread of pose, light, blur and occlusion")
+    a("--mix", metavar="ATTRIBUTE=A,B", help="shares of two groups of the people to train on, as skin=0.9,0.1 for "
+      f"light and dark; also {' '.join(list(GROUPS)[1:])}; half of the people in the pairs are of either")  # fmt: skip
     a("--workers", type=int, help="processes; None is one per core")
     a("--overwrite", action="store_true", help="replace what is there")
 

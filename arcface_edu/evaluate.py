@@ -5,6 +5,7 @@
     python -m arcface_edu.evaluate backbone.pth --pairs data/ms1mv3       every .bin file in a folder
     python -m arcface_edu.evaluate backbone.pth --ijb IJBC                IJB-C: a folder with meta/ and loose_crop/
     python -m arcface_edu.evaluate runs/drawn_faces --gallery staff/ --probes visitors/      who is this?
+    python -m arcface_edu.evaluate runs/drawn_faces --groups groups.csv   error rates by group, at one threshold
     python -m arcface_edu.evaluate runs/drawn_faces --report out.html     all of it as one page, to send by mail
 
 It prints every number with its scatter, and the row of the benchmark table between the published ones. Numbers for
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from arcface_edu.cli import add_inference_flags, add_model_flags, cli_main, command_parser, parse_args
 from arcface_edu.errors import ConfigError, DataError
-from arcface_edu.evaluation.judge import Finding, explain, judge_all, pair_sets
+from arcface_edu.evaluation.finding import Finding
+from arcface_edu.evaluation.judge import explain, judge_all, pair_sets
 from arcface_edu.evaluation.report import compare, text_of, write_files, write_page
 from arcface_edu.models.weights import hash_of
 from arcface_edu.runs import load_model, resolve
@@ -32,21 +34,27 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     options = parse_args(build_parser(), argv)
     if (options.gallery is None) != (options.probes is None):
         raise ConfigError("a search takes both --gallery and --probes: name the other folder too.")
+    if options.list and not options.groups:
+        raise ConfigError("--list says who is in the pairs of --groups: name that CSV as well.")
     source = resolve(options.subject)
     model, network = load_model(source, options.network, options.embedding_size)
     data, findings = source.data, []
     data = data.parent if data and data.is_file() else data  # rec names the .rec file in it
     holds_out = data and not options.pairs and source.config.get("hold_out")
     people = people_to_judge(source.path, data) if data and holds_out else None
+    sets = list(pair_sets(options.pairs, data, source.config, people))
+    if options.groups and len(sets) != 1:
+        raise ConfigError(f"--groups is about one set of pairs, and there are {len(sets)}: name one with --pairs.")
     for finding in judge_all(
         model.to(choose_device(options.device)),
-        pair_sets(options.pairs, data, source.config, people),
+        sets,
         options.ijb,
         (options.gallery, options.probes) if options.gallery else None,
         options.switches,
         options.batch_size,
         options.workers,
         options.reject,
+        (options.groups, options.list) if options.groups else None,
     ):
         print(text_of(finding))
         findings.append(finding)
@@ -93,6 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     a("--output", type=Path, metavar="DIR", help="for pictures and results.json")
     a("--json", type=Path, metavar="FILE", help="results.json elsewhere")
     a("--reject", action="store_true", help="of pairs: what turning away the worst images would bring")
+    a("--groups", type=Path, metavar="CSV", help="error rates by group: columns image (number in the .bin, from 0) and "
+      "one or more groups, perhaps person; or person and groups, with --list")  # fmt: skip
+    a("--list", type=Path, metavar="TXT", help="for --groups: the list in LFW's form that the pairs were made of")
     a("--report", type=Path, metavar="HTML", help="write one self-contained page")
     add_model_flags(parser)
     add_inference_flags(parser)

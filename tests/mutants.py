@@ -812,6 +812,27 @@ MUTANTS = [
         "np.maximum(of_images[0::2]",
         "evaluation/test_quality.py",
     ),
+    Mutant(
+        "a pair between groups counts in the wrong cell",
+        "evaluation/groups.py",
+        "cells = low * len(names) + high",
+        "cells = low * len(names) + low",
+        "evaluation/test_groups.py",
+    ),
+    Mutant(
+        "a group without an error is sure to have none",
+        "evaluation/groups.py",
+        "np.minimum(3 / pairs, 1)",
+        "0 * pairs",
+        "evaluation/test_groups.py",
+    ),
+    Mutant(
+        "an unequal crowd is balanced",
+        "data/synthetic/crowds.py",
+        "second = round(wanted * mix.shares[1])",
+        "second = round(wanted * 0.5)",
+        "evaluation/test_groups.py",
+    ),
     # --- the course
     Mutant(
         "an ablation passes with two seeds",

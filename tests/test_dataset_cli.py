@@ -225,7 +225,10 @@ def test_draw_hands_its_options_over(tmp_path, monkeypatch, capsys):
         0.5,
     )
     assert seen.args == (tmp_path / "d", 3, 2)
-    assert (seen.seed, seen.pairs, seen.difficulty) == (5, 40, 0.5)
+    assert (seen.seed, seen.pairs, seen.difficulty, seen.mix) == (5, 40, 0.5, None)
+    run(capsys, "draw", tmp_path / "d", "--mix", "skin=0.9,0.1")
+    assert seen.mix == ("skin", (0.9, 0.1))
+    assert "shoes is no attribute" in fails(capsys, "draw", tmp_path / "d", "--mix", "shoes=1,0")
 
 
 def test_nothing_is_overwritten_unasked(photos, tmp_path, capsys):

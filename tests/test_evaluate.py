@@ -269,3 +269,25 @@ def test_a_run_on_photographs_is_judged_on_the_people_it_held_out(run, drawn, tm
     assert call(capsys, folder).findings[0].numbers == done.findings[0].numbers
     shutil.rmtree(tmp_path / "photos" / "p4")
     assert "trained on or held out p4, who are no longer in" in fails(capsys, folder)
+
+
+def test_groups_of_the_people_in_the_pairs(run, drawn, tmp_path, capsys):
+    images, _ = read_pairs(drawn / "drawn.bin")
+    path = tmp_path / "groups.csv"
+    path.write_text("image,side\n" + "".join(f"{i},{'left' if i // 2 % 2 else 'right'}\n" for i in range(len(images))))
+    done = call(capsys, run, "--groups", path, "--output", tmp_path)
+    assert [finding.kind for finding in done.findings] == ["pairs", "groups"]
+    assert "FMR left" in done.out and "FNMR worst to best" in done.out
+    assert (tmp_path / "groups_drawn_by_side.png").exists()
+    found = json.loads((tmp_path / "results.json").read_text())["results"]["drawn by side"]
+    assert found["groups"] == ["left", "right"]
+
+
+def test_groups_that_cannot_be_judged(run, drawn, tmp_path, capsys):
+    path = tmp_path / "groups.csv"
+    path.write_text("image,side\n0,left\n")
+    assert "image 1 has no group" in fails(capsys, run, "--groups", path)
+    assert "--list says who is in the pairs of --groups" in fails(capsys, run, "--list", path)
+    two = [drawn / "drawn.bin", tmp_path / "other.bin"]
+    two[1].write_bytes(two[0].read_bytes())
+    assert "there are 2: name one with --pairs" in fails(capsys, run, "--groups", path, "--pairs", *two)

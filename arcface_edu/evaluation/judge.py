@@ -6,7 +6,7 @@ for finding in judge_all(model, pairs=[...], ijb=[...], search=(gallery, probes)
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,34 +17,20 @@ from arcface_edu.data.images import decode, fit
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.confidence import Interval, accuracy_interval, tar_intervals
 from arcface_edu.evaluation.embedding import embed_images, embed_people
+from arcface_edu.evaluation.finding import Finding, PairSet, Row, firm_point, for_program, span, spread, units
+from arcface_edu.evaluation.group_file import read_groups
+from arcface_edu.evaluation.groups import judge_groups
 from arcface_edu.evaluation.identification import identify
 from arcface_edu.evaluation.ijb import image_weights, pool_templates, score_pairs, subjects_of
 from arcface_edu.evaluation.ijb_files import Crops, Protocol, embed_crops, read_protocol
 from arcface_edu.evaluation.quality import best_reject, error_versus_reject, pair_quality, sharpness
 from arcface_edu.evaluation.roc import OperatingPoint, Threshold, in_three_units, operating_points, roc, thin
-from arcface_edu.evaluation.verification import REPORTED_FARS, hardest_pairs, verify_pairs
+from arcface_edu.evaluation.verification import REPORTED_FARS, hardest_pairs, pair_cosines, verify_pairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HARDEST = 8  # pairs of either kind in the pictures
-COLUMNS = ("", "", "95 % interval", "threshold: cosine, °, L2²", "")  # of a finding's rows
-
-Row = tuple[str, str, str, str, str]
-PairSet = tuple[str, list[bytes], np.ndarray]  # name, 2N encoded images, is_same (N,)
-
-
-class Finding(NamedTuple):
-    """What one data set says."""
-
-    name: str
-    kind: str  # "pairs", "ijb" or "search"
-    about: str
-    headline: str  # its one number
-    rows: list[Row]  # texts under COLUMNS
-    notes: list[str]
-    numbers: dict[str, Any]  # the rows, for a program
-    figures: dict[str, "Figure"]  # by the names of their files
 
 
 def pair_sets(
@@ -86,6 +72,7 @@ def judge_all(
     batch_size: int = 128,
     workers: int = 0,
     reject: bool = False,
+    groups: tuple[Path, Path | None] | None = None,
 ) -> Iterator[Finding]:
     """Yield a finding for each data set, as soon as it is known.
 
@@ -96,14 +83,18 @@ def judge_all(
         switches: of the IJB protocol.
         workers: processes that read and align IJB images.
         reject: of pairs, also what rejecting the worst images would bring.
+        groups: the CSV of groups of the one pair set, and the list that it was made of; see `read_groups`.
 
     Raises:
         DataError: A data set cannot be read or judged.
     """
     for name, images, is_same in pairs:
         check_sizes(images, name)
+        grouped = read_groups(groups[0], len(images), groups[1]) if groups else None
         embeddings = embed_images(model, images, batch_size=batch_size, progress=f"embedding {name}")
         yield judge_pairs(name, embeddings, images, is_same, reject=reject)
+        if grouped:
+            yield from judge_groups(name, pair_cosines(embeddings), is_same, grouped)
     for folder in ijb:
         protocol = read_protocol(folder)
         features = embed_crops(model, protocol, "F1" in switches, batch_size, workers)
@@ -130,8 +121,8 @@ def judge_pairs(
     intervals = tar_intervals(cosines, is_same, REPORTED_FARS)
     threshold, over, reached = result["threshold"], f"{folds} folds", f"FAR in them {result['far']:.1e}"
     rows: list[Row] = [
-        ("accuracy", _spread(result["accuracy"], result["accuracy_std"]), _span(accuracy), _units(threshold), over),
-        ("VAL at FAR 1e-3", _spread(result["val"], result["val_std"]), "", "", f"{over}; {reached}"),
+        ("accuracy", spread(result["accuracy"], result["accuracy_std"]), span(accuracy), units(threshold), over),
+        ("VAL at FAR 1e-3", spread(result["val"], result["val_std"]), "", "", f"{over}; {reached}"),
         *_tar_rows(points, intervals),
     ]
     notes = []
@@ -150,14 +141,14 @@ def judge_pairs(
     kept = ("accuracy", "accuracy_std", "val", "val_std", "far", "threshold", "pairs", "same_pairs", "different_pairs")
     numbers: dict[str, Any] = {key: value for key, value in result.items() if key in kept} | {
         "accuracy_interval": accuracy, "folds": folds, "fold_thresholds_squared_l2": result["thresholds"].tolist(),
-        "tar_at_far": _for_program(points, intervals), "bootstrap": "over pairs",
+        "tar_at_far": for_program(points, intervals), "bootstrap": "over pairs",
     }  # fmt: skip
     figures = draw_verification(cosines, is_same, threshold, face)
     if reject:
         from arcface_edu.figures.runs import plot_reject
 
         faces = [face(pair, side) for pair in range(len(is_same)) for side in (0, 1)]
-        far = max(far for far, point in points.items() if not point["few"] or far == max(points))
+        far = firm_point(points)
         curves = reject_curves(np.asarray(embeddings), faces, cosines, is_same, points[far]["threshold"]["cosine"])
         figures["reject"] = plot_reject(curves, far)
         numbers["lost_after_rejecting"] = {kind: lost[[0, 10, 20, 50]].tolist() for kind, lost in curves.items()}
@@ -212,7 +203,7 @@ def judge_ijb(protocol: Protocol, features: np.ndarray, switches: str) -> Findin
 
     numbers = {
         "switches": switches, "images": len(protocol.images), "templates": len(ids), "pairs": len(scores),
-        "same_pairs": same, "tar_at_far": _for_program(points, intervals), "bootstrap": "over people",
+        "same_pairs": same, "tar_at_far": for_program(points, intervals), "bootstrap": "over people",
     }  # fmt: skip
     rows, headline = _tar_rows(points, intervals), f"TAR {points[1e-4]['tar']:.2%} at FAR 1e-04"
     figures = draw_verification(scores, protocol.is_same, threshold, face)
@@ -232,7 +223,7 @@ def judge_search(
     strangers = result["strangers"]
     for far, rate in result["dir_at_far"].items():
         few = f"few: {strangers:,} strangers; {10 / far:,.0f} make it firm" if strangers * far < 10 else ""
-        threshold = _units(in_three_units(result["thresholds"][far]))
+        threshold = units(in_three_units(result["thresholds"][far]))
         rows.append((f"DIR at FAR {far:.0e}", f"{rate:.2%}", "", threshold, few))
     about = (
         f"{len(gallery):,} images of {result['people']:,} people in the gallery, searched for {result['known']:,} "
@@ -298,25 +289,9 @@ def _tar_rows(points: dict[float, OperatingPoint], intervals: dict[float, Interv
         (
             f"TAR at FAR {far:.0e}",
             f"{point['tar']:.2%}",
-            _span(intervals[far]),
-            _units(point["threshold"]),
+            span(intervals[far]),
+            units(point["threshold"]),
             point["few"],
         )
         for far, point in points.items()
     ]
-
-
-def _spread(mean: float, std: float) -> str:
-    return f"{mean:.2%} ± {std:.2%}"
-
-
-def _span(interval: Interval) -> str:
-    return f"{interval[0]:.2%} to {interval[1]:.2%}"
-
-
-def _units(threshold: Threshold) -> str:
-    return f"{threshold['cosine']:.3f}  {threshold['degrees']:.1f}°  {threshold['squared_l2']:.3f}"
-
-
-def _for_program(points: dict[float, OperatingPoint], intervals: dict[float, Interval]) -> dict[str, Any]:
-    return {f"{far:g}": {**point, "interval": intervals[far]} for far, point in points.items()}

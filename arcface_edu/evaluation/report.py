@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from arcface_edu.evaluation.judge import COLUMNS, Finding
+from arcface_edu.evaluation.finding import COLUMNS, Finding
 from arcface_edu.evaluation.leaderboard import HEAD, Leaderboard, build_leaderboard
 from arcface_edu.io import write_json_atomically, write_text_atomically
 

@@ -23,11 +23,12 @@ from tqdm import tqdm
 from arcface_edu.data.bins import choose_pairs, write_pairs
 from arcface_edu.data.images import encode_jpeg
 from arcface_edu.data.recordio import write_face_records
+from arcface_edu.data.synthetic.crowds import Mix, choose_people, groups_table
 from arcface_edu.data.synthetic.maps import build_maps
 from arcface_edu.data.synthetic.parameters import make_person, make_photographs
 from arcface_edu.data.synthetic.render import render
 from arcface_edu.errors import DataError
-from arcface_edu.io import StrPath
+from arcface_edu.io import StrPath, write_text_atomically
 from arcface_edu.signals import end_with_parent, finish_first, held_from_children
 
 UNSEEN = 1_000_000  # people from this number on are for verification only
@@ -65,8 +66,9 @@ def draw_faces(
     pair_identities: int = 100,
     difficulty: float = 1.0,
     workers: int | None = None,
+    mix: Mix | None = None,
 ) -> None:
-    """Draw a data set: train.rec, train.idx, property, and drawn.bin with verification pairs.
+    """Draw a data set: train.rec, train.idx, property, drawn.bin with pairs, and groups.csv with whom they show.
 
     Args:
         out: Folder to write.
@@ -77,6 +79,8 @@ def draw_faces(
         pair_identities: People in the pairs: others, and the same ones however large the training set is.
         difficulty: Spread of pose, light, blur and occlusion, 0 to 3.
         workers: Processes, None is one per core; no byte depends on them.
+        mix: Sizes of two groups of people to train on; of the people in the pairs, half are then of either. None = as
+            they come.
 
     Raises:
         DataError: A number is out of its bounds, or a worker died.
@@ -89,7 +93,8 @@ def draw_faces(
     chosen, is_same = choose_pairs([photos] * pair_identities, pairs, seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    people = [*range(identities), *range(UNSEEN, UNSEEN + pair_identities)]
+    others = choose_people(seed, UNSEEN, pair_identities, mix and Mix(mix.attribute, (0.5, 0.5)))
+    people = [*choose_people(seed, 0, identities, mix), *others]
     tasks = [(seed, person, photos, difficulty) for person in people]
     with tempfile.TemporaryDirectory(prefix=".drawing-", dir=out) as folder, worker_map(workers, len(tasks)) as draw:
         drawn = iter(tqdm(draw(_draw_task, tasks), total=len(tasks), desc="drawing faces", unit="person"))
@@ -97,6 +102,8 @@ def draw_faces(
         unseen = list(drawn)
         shown = [unseen[person][photo] for pair in chosen for person, photo in pair]
         write_pairs(Path(folder) / "drawn.bin", shown, is_same)
+        who = [others[person] for pair in chosen for person, _ in pair]
+        write_text_atomically(Path(folder) / "groups.csv", groups_table(seed, who))
         with finish_first():
             for file in Path(folder).iterdir():
                 file.replace(out / file.name)

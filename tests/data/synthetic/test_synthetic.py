@@ -13,12 +13,14 @@ from arcface_edu.data import images
 from arcface_edu.data.bins import read_pairs
 from arcface_edu.data.recordio import RecordReader, unpack_image
 from arcface_edu.data.synthetic import dataset
+from arcface_edu.data.synthetic.crowds import Mix, choose_people, groups_of
 from arcface_edu.data.synthetic.dataset import UNSEEN, draw_faces, draw_person, worker_map
 from arcface_edu.data.synthetic.maps import build_maps
 from arcface_edu.data.synthetic.parameters import PERSON, PHOTOGRAPH, make_person, make_photographs
 from arcface_edu.data.synthetic.pose import TEMPLATE, pose_head
 from arcface_edu.data.synthetic.render import render
 from arcface_edu.errors import DataError
+from arcface_edu.evaluation.group_file import read_groups
 
 
 def decode(photos):
@@ -176,7 +178,7 @@ def test_two_processes_draw_the_same_with_progress_bars_and_without(drawn, tmp_p
         monkeypatch.setattr(dataset, "tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 would
     draw_faces(tmp_path / "new" / "folder", **SET, workers=2)
     names = sorted(file.name for file in drawn.iterdir())
-    assert names == ["drawn.bin", "property", "train.idx", "train.rec"]
+    assert names == ["drawn.bin", "groups.csv", "property", "train.idx", "train.rec"]
     assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == names
     for name in names:
         assert (tmp_path / "new" / "folder" / name).read_bytes() == (drawn / name).read_bytes()
@@ -203,6 +205,27 @@ def test_pairs_show_people_that_training_never_sees(drawn):
     assert [a == b for a, b in zip(people[::2], people[1::2], strict=True)] == list(is_same)
     assert sum(is_same) == 10
     assert not {photo for person in range(3) for photo in draw_person(2, person, 4)} & set(unseen)
+
+
+def test_the_groups_are_those_of_the_people_in_the_pairs(drawn):
+    images = read_pairs(drawn / "drawn.bin").images
+    groups = read_groups(drawn / "groups.csv", len(images))
+    unseen = {photo: person for person in range(3) for photo in draw_person(2, UNSEEN + person, 4)}
+    people = [unseen[bytes(image)] for image in images]
+    assert groups.people.tolist() == people
+    assert groups.columns["skin"].tolist() == [groups_of(2, UNSEEN + person)["skin"] for person in people]
+
+
+@pytest.mark.slow
+def test_a_mix_changes_who_is_trained_on_and_halves_the_others(tmp_path):
+    draw_faces(tmp_path, **SET | dict(identities=4, pair_identities=4), workers=1, mix=Mix("skin", (0.75, 0.25)))
+    crowd = choose_people(2, 0, 4, Mix("skin", (0.75, 0.25)))
+    assert sum(groups_of(2, person)["skin"] == "dark" for person in crowd) == 1
+    reader = RecordReader(tmp_path / "train.rec")
+    assert bytes(unpack_image(reader[1])[1]) == draw_person(2, crowd[0], 4)[0]
+    groups = read_groups(tmp_path / "groups.csv", 2 * SET["pairs"])
+    skin_of = dict(zip(groups.people, groups.columns["skin"], strict=True))
+    assert sorted(skin_of.values()) == ["dark", "dark", "light", "light"]
 
 
 @pytest.mark.parametrize(
