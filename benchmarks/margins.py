@@ -1,4 +1,4 @@
-"""The margin study: the default network under eight heads, with the same data, order of images, steps and seeds.
+"""The margin study: the default network under every head, with the same data, order of images, steps and seeds.
 
     python benchmarks/margins.py [--epochs 3] [--seeds 2048 2049 2050] [--heads NAME ...] [--rates 0.05 0.1 0.2]
 
@@ -39,6 +39,14 @@ HEADS = {
     "combined, (1, 0.3, 0.2)": ["loss=combined1"],
     "combined, (0.9, 0.4, 0.15)": ["loss=combined2"],
     "ArcFace, exact gradient": ["loss=arcface", "margin_gradient=exact"],
+    "sub-center ArcFace, K = 3": ["loss=subcenter_arcface"],
+    "AdaFace": ["loss=adaface"],
+    "MagFace": ["loss=magface"],
+    "CurricularFace": ["loss=curricularface"],
+    "MV-Softmax": ["loss=mv_softmax"],
+    "ElasticFace": ["loss=elasticface"],
+    "SphereFace of 2017, m = 4": ["loss=sphereface_2017"],
+    "SphereFace-R": ["loss=sphereface_r"],
 }
 JUDGEMENTS = {"accuracy": "accuracy, %", "tar_2": "TAR at FAR 1e-2, %", "tar_3": "TAR at FAR 1e-3, %"}
 ANGLES = {"w_ec": "W-EC", "w_inter": "W-Inter", "intra": "Intra", "inter": "Inter"}
