@@ -1,6 +1,7 @@
 """Errors that a user can mend: one sentence that says what is wrong, where, and what to do."""
 
 import contextlib
+from collections.abc import Iterator
 
 
 class ArcfaceError(ValueError):
@@ -32,8 +33,16 @@ class ExportError(ArcfaceError):
 
 
 @contextlib.contextmanager
-def from_extra(name, what):
-    """Around imports of what only an extra installs; without it, a ConfigError says that `what` takes it."""
+def from_extra(name: str, what: str) -> Iterator[None]:
+    """Raise a ConfigError that says how to install the extra, where an import of the block finds no module.
+
+    Args:
+        name: Of the extra in pyproject.toml.
+        what: Needs it; the subject of the sentence.
+
+    Raises:
+        ConfigError: A module that the block imports is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,10 +1,14 @@
-"""Many processes: who computes, who sends and who waits, and when."""
+"""Several processes in pictures: when each computes, communicates and waits."""
 
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 
 from arcface_edu.figures.style import (
     COMMUNICATION,
@@ -25,7 +29,7 @@ DATA_PARALLEL = "#882255"  # its curve, beside DDP's
 
 
 class Span(NamedTuple):
-    """Something that a rank does from `begin` to `end`; kind: a key of LANES."""
+    """One thing that a rank does from `begin` to `end`, of a kind that is a key of LANES."""
 
     rank: int
     kind: str
@@ -34,13 +38,20 @@ class Span(NamedTuple):
     end: float
 
 
-def plot_dp_ddp_timelines(milliseconds, of_what, ranks=3, packets=7, ax=None):
-    """One step of DataParallel over one of DistributedDataParallel, on one clock: the same images, the same gradient.
+def plot_dp_ddp_timelines(
+    milliseconds: Mapping[str, float], of_what: str, ranks: int = 3, packets: int = 7, ax: Axes | None = None
+) -> Figure:
+    """Plot one step of DataParallel over one of DistributedDataParallel, on one clock: same images, same gradient.
 
-    milliseconds: dict of forward, backward, loss, update (what a GPU computes for its images) and message (until all
-    have the weights, or one has the sum of all gradients), as `cost.milliseconds` computes them.   of_what: whose
-    times these are.   packets: buckets of DDP's gradients, all of one size. Images and embeddings travel in no time;
-    an all-reduce takes 2 (N - 1) / N messages.   returns: Figure.
+    Images and embeddings are counted as sent in no time; an all-reduce takes 2 (N - 1) / N messages.
+
+    Args:
+        milliseconds: forward, backward, loss and update (what a GPU computes for its images), and message (until all
+            have the weights, or one has the sum of all gradients), as `cost.milliseconds` returns them.
+        of_what: Network, batch and GPU of these times, for the name of the time axis.
+        ranks: N.
+        packets: Buckets of DDP's gradients, all of one size.
+        ax: Where; None makes a new figure.
     """
     figure, ax = canvas(ax, size=(10, 1.9 + 0.95 * ranks))
     ways = {
@@ -72,8 +83,8 @@ def plot_dp_ddp_timelines(milliseconds, of_what, ranks=3, packets=7, ax=None):
     return figure
 
 
-def draw_rank(ax, spans, y, end):
-    """A rank's lane: what it computes over what it sends, grey where it does neither."""
+def draw_rank(ax: Axes, spans: Iterable[Span], y: float, end: float) -> None:
+    """Draw one rank's lane at height y: computation over communication, grey up to `end` where there is neither."""
     moments = sorted({0.0, end, *(moment for span in spans for moment in (span.begin, span.end))})
     idle = [(a, b - a) for a, b in itertools.pairwise(moments) if not any(s.begin <= a and b <= s.end for s in spans)]
     ax.broken_barh(idle, (y - 0.4, 0.8), facecolors=WAITING)
@@ -89,8 +100,10 @@ def draw_rank(ax, spans, y, end):
             ax.text(middle, y_text, span.words, ha="center", va="center", fontsize=SMALL_SIZE, color=ink)
 
 
-def data_parallel_step(ranks, forward, backward, loss, update, message):
-    """Spans of a step in which GPU 0 hands out its weights, computes the loss of all images, and adds up gradients."""
+def data_parallel_step(
+    ranks: int, forward: float, backward: float, loss: float, update: float, message: float
+) -> list[Span]:
+    """Return the spans of a DataParallel step: GPU 0 sends the weights, computes the loss of all and adds gradients."""
     gathered = message + forward
     known = gathered + ranks * loss
     done = known + backward
@@ -103,8 +116,10 @@ def data_parallel_step(ranks, forward, backward, loss, update, message):
     return [*spans, Span(0, "compute", "update", done + message, done + message + update)]
 
 
-def ddp_step(ranks, forward, backward, loss, update, message, packets):
-    """Spans of a step in which each packet of gradients travels as soon as the backward pass has filled it."""
+def ddp_step(
+    ranks: int, forward: float, backward: float, loss: float, update: float, message: float, packets: int
+) -> list[Span]:
+    """Return the spans of a DDP step: each bucket of gradients is sent as soon as the backward pass has filled it."""
     travel = 2 * (ranks - 1) / ranks * message / packets
     known = forward + loss
     arrived, spans = 0.0, []
@@ -117,11 +132,11 @@ def ddp_step(ranks, forward, backward, loss, update, message, packets):
     return spans + [Span(rank, "compute", name, *phase) for rank in range(ranks) for name, phase in phases.items()]
 
 
-def plot_ring(contributions):
-    """How a ring's all-reduce fills: after each step, of how many ranks the chunks of each rank hold the sum.
+def plot_ring(contributions: ArrayLike) -> Figure:
+    """Plot how a ring all-reduce fills up: after each step, the number of ranks that each chunk of each rank sums.
 
-    contributions: (steps + 1, ranks, chunks) whole numbers, 1 ... ranks; the first is before any step.
-    returns: Figure.
+    Args:
+        contributions: (steps + 1, ranks, chunks) whole numbers, 1 ... ranks; the first is before any step.
     """
     contributions = np.asarray(contributions)
     steps, ranks, chunks = contributions.shape
@@ -160,11 +175,19 @@ def plot_ring(contributions):
     return figure
 
 
-def plot_scaling(counts, rates, steps, ranks):
-    """How a training's speed grows with its ranks, and where the time of one step goes at `ranks` of them.
+def plot_scaling(
+    counts: ArrayLike,
+    rates: Mapping[str, Sequence[float]],
+    steps: Mapping[str, tuple[float, float, float]],
+    ranks: int,
+) -> Figure:
+    """Plot how training speed grows with the number of ranks, and how one step of `ranks` ranks spends its time.
 
-    counts: (R,) numbers of ranks.   rates: dict way -> (R,) images/s.   steps: dict way -> (compute, waiting, hidden)
-    ms of a step of `ranks`; all of them computed, by `cost.speeds`.   returns: Figure.
+    Args:
+        counts: (R,) numbers of ranks.
+        rates: For each way by name, (R,) images/s, as `cost.speeds` computes them.
+        steps: For each way, (compute, waiting, hidden) of one step in ms.
+        ranks: Of the step.
     """
     figure, (left, right) = panels(1, 2, (10, 4.4), width_ratios=(5, 4))
     counts = np.asarray(counts)
@@ -182,7 +205,7 @@ def plot_scaling(counts, rates, steps, ranks):
         left, f"{ranks} ranks: {fastest:,.0f} images/s by {best}", "ranks", "images/s of all ranks, computed", key=True
     )
 
-    for y, (compute, waiting, hidden) in enumerate(reversed(steps.values())):
+    for y, (compute, waiting, hidden) in enumerate(list(steps.values())[::-1]):
         right.barh(y + 0.12, compute, height=0.4, color=COMPUTE)
         right.barh(y + 0.12, waiting, left=compute, height=0.4, color=WAITING)
         right.barh(y - 0.2, hidden, left=compute - hidden, height=0.2, color=COMMUNICATION)

@@ -1,6 +1,11 @@
-"""Where to draw the line, and how well a short list knows what came of it."""
+"""The choice of a threshold, and how far the TAR of a short list of pairs is off."""
+
+from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.roc import roc, thin
@@ -8,11 +13,19 @@ from arcface_edu.figures.angles import plot_pair_angles
 from arcface_edu.figures.style import FAINT, INK, SAME, canvas, dress, key_above, panels
 
 
-def plot_threshold(cosines, is_same, degrees):
-    """One threshold on the angle: what it cuts off the two kinds of pairs, and the point of the ROC that it means.
+def plot_threshold(cosines: ArrayLike, is_same: ArrayLike, degrees: float) -> Figure:
+    """Plot one threshold on the angle: the pairs of both kinds that it cuts off, and its point on the ROC curve.
 
-    cosines: (N,).   is_same: (N,) bools.   degrees: pairs below are accepted.
-    returns: Figure of two axes, angles and ROC.   raises: DataError (one kind of pair only).
+    Args:
+        cosines: (N,).
+        is_same: (N,) bool.
+        degrees: Pairs below it are accepted.
+
+    Returns:
+        A figure of two axes, angles and ROC.
+
+    Raises:
+        DataError: One kind of pair only.
     """
     figure, (left, right) = panels(1, 2, (9.6, 4.2), width_ratios=(1.3, 1))
     plot_pair_angles(cosines, is_same, np.cos(np.radians(degrees)), left)
@@ -35,11 +48,19 @@ def plot_threshold(cosines, is_same, degrees):
     return figure
 
 
-def plot_reports(reports, truth, pairs, ax=None):
-    """What many short lists of pairs report as TAR, beside what the long list they were drawn from says.
+def plot_reports(
+    reports: Mapping[float, ArrayLike], truth: Mapping[float, float], pairs: int, ax: Axes | None = None
+) -> Figure:
+    """Plot the TAR that many short lists of pairs report, beside that of the long list they were drawn from.
 
-    reports: dict FAR -> (R,) TAR of R lists.   truth: dict FAR -> TAR.   pairs: pairs of strangers in a short list.
-    returns: Figure.   raises: DataError (nothing to draw, FARs that differ).
+    Args:
+        reports: For each FAR, (R,) TAR of R lists.
+        truth: For each FAR, the TAR of the long list.
+        pairs: Pairs of different people in a short list.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing to draw, or FARs that differ.
     """
     if not reports or reports.keys() != truth.keys():
         raise DataError(f"reports at FARs {list(reports)} and the truth at {list(truth)}: the same ones are meant")

@@ -1,14 +1,19 @@
-"""A handful of people in the plane and on the sphere, where nothing has to be projected away, and strangers among them.
+"""A few people in the plane and on the sphere, where nothing has to be projected away, and strangers among them.
 
 A person has the same colour in all of these pictures, and the face in a frame of that colour says who it is.
 """
 
-import numpy as np
-from matplotlib.figure import Figure
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from arcface_edu.course.figures.animations import PEOPLE, draw_plane, put_face
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from arcface_edu.course.figures.animations import PEOPLE, Array, draw_plane, put_face
 from arcface_edu.errors import DataError
 from arcface_edu.evaluation.angle_stats import as_vectors, class_means, nearest_angles
+from arcface_edu.figures.faces import Image
 from arcface_edu.figures.style import DPI, FAINT, INK, LABEL_SIZE, METHODS, TITLE_SIZE, dress
 
 CELL = 2.75  # inches of a plane or sphere
@@ -16,34 +21,69 @@ HEADED = CELL + 0.3  # with its title
 TURN = np.linspace(0, 2 * np.pi, 181)
 
 
-def plot_planes(planes, labels, faces=None, columns=3, note=""):
-    """People in the plane under several heads, side by side, with the angle between the closest two.
+def plot_planes(
+    planes: Mapping[str, tuple[Array, Array]],
+    labels: ArrayLike,
+    faces: Sequence[Image] | None = None,
+    columns: int = 3,
+    note: str = "",
+) -> Figure:
+    """Plot people in the plane under several heads, side by side, with the angle between the closest two.
 
-    planes: dict name of the head -> (embeddings (N, 2), centres (C, 2)).   labels: (N,).   note: a line under it all.
-    faces: C uint8 images, for a key of whose colour is whose, or None.   returns: Figure.
-    raises: DataError (no plane, or as `draw_plane`).
+    Args:
+        planes: For each head by name, (embeddings (N, 2), centres (C, 2)).
+        labels: (N,), below C.
+        faces: C uint8 images, for a key of whose colour is whose.
+        columns: At most so many panels in a row.
+        note: A line under the panels.
+
+    Raises:
+        DataError: No head, or as `draw_plane`.
     """
     return _side_by_side(planes, labels, faces, columns, note, draw_plane)
 
 
-def plot_spheres(spheres, labels, faces=None, azimuth=20, elevation=20, columns=2, note=""):
-    """People on the sphere under several heads, looked at from a direction.
+def plot_spheres(
+    spheres: Mapping[str, tuple[Array, Array]],
+    labels: ArrayLike,
+    faces: Sequence[Image] | None = None,
+    azimuth: float = 20,
+    elevation: float = 20,
+    columns: int = 2,
+    note: str = "",
+) -> Figure:
+    """Plot people on the sphere under several heads, seen from one direction.
 
-    spheres: dict name of the head -> (embeddings (N, 3), centres (C, 3)).   azimuth, elevation: degrees.   The rest as
-    in `plot_planes`.
+    Args:
+        spheres: For each head by name, (embeddings (N, 3), centres (C, 3)).
+        labels: (N,), below C.
+        faces: C uint8 images, for a key of whose colour is whose.
+        azimuth: Degrees of the direction.
+        elevation: Degrees of the direction.
+        columns: At most so many panels in a row.
+        note: A line under the panels.
+
+    Raises:
+        DataError: No head, or as `draw_sphere`.
     """
 
-    def draw(ax, embeddings, labels, centres):
+    def draw(ax: Axes, embeddings: Array, labels: ArrayLike, centres: Array) -> None:
         draw_sphere(ax, embeddings, labels, centres, azimuth, elevation)
 
     return _side_by_side(spheres, labels, faces, columns, note, draw)
 
 
-def plot_lengths(embeddings, labels, centres, titles=("", "")):
-    """2-D embeddings as they are, with their lengths, and beside them what is left when only directions count.
+def plot_lengths(embeddings: Array, labels: ArrayLike, centres: Array, titles: tuple[str, str] = ("", "")) -> Figure:
+    """Plot 2-D embeddings with their lengths, and beside them their directions alone.
 
-    embeddings: (N, 2).   labels: (N,), below C.   centres: (C, 2).   titles: one over each.   returns: Figure.
-    raises: DataError (as `draw_plane`).
+    Args:
+        embeddings: (N, 2).
+        labels: (N,), below C.
+        centres: (C, 2).
+        titles: One over each panel.
+
+    Raises:
+        DataError: As `draw_plane`.
     """
     figure = Figure(figsize=(7.6, 4.1), dpi=DPI, facecolor="white")
     raw, plane = figure.add_axes((0.1, 0.14, 0.42, 0.78)), figure.add_axes((0.56, 0.1, 0.43, 0.82))
@@ -59,10 +99,15 @@ def plot_lengths(embeddings, labels, centres, titles=("", "")):
     return figure
 
 
-def turn_sphere(figure, dx, dy, azimuth, elevation):
-    """New (azimuth, elevation), whole degrees, after a drag by shares dx, dy of a figure of `plot_spheres`.
+def turn_sphere(figure: Figure, dx: float, dy: float, azimuth: float, elevation: float) -> tuple[int, int]:
+    """Return the new (azimuth, elevation) in whole degrees after a drag; the width of a sphere makes half a turn.
 
-    As wide as a sphere is, so far a drag makes half a turn.
+    Args:
+        figure: Of `plot_spheres`.
+        dx: The drag, as a share of the figure's width.
+        dy: The drag, as a share of its height.
+        azimuth: Degrees before the drag.
+        elevation: Degrees before the drag.
     """
     width, height = figure.get_size_inches()
     azimuth -= 180 * dx * width / CELL
@@ -70,11 +115,26 @@ def turn_sphere(figure, dx, dy, azimuth, elevation):
     return round((azimuth + 180) % 360 - 180), round(elevation)
 
 
-def draw_sphere(ax, embeddings, labels, centres, azimuth=20, elevation=20):
-    """Directions of 3-D embeddings as points on a ball of glass, class centres as rings; the far side is pale.
+def draw_sphere(
+    ax: Axes,
+    embeddings: Array,
+    labels: ArrayLike,
+    centres: Array,
+    azimuth: float = 20,
+    elevation: float = 20,
+) -> None:
+    """Draw the directions of 3-D embeddings as points on a ball of glass, class centres as rings, the far side pale.
 
-    embeddings: (N, 3).   labels: (N,), below C.   centres: (C, 3).   azimuth, elevation: degrees, of who looks on.
-    raises: DataError (embeddings or centres of another size, more people than colours).
+    Args:
+        ax: Where.
+        embeddings: (N, 3).
+        labels: (N,), below C.
+        centres: (C, 3).
+        azimuth: Degrees of the direction it is seen from.
+        elevation: Degrees of the direction it is seen from.
+
+    Raises:
+        DataError: Arrays of another shape, or more people than colours.
     """
     embeddings, centres, labels = (np.asarray(values, dtype=float) for values in (embeddings, centres, labels))
     if embeddings.shape[1:] != (3,) or centres.shape[1:] != (3,) or len(centres) > len(PEOPLE):
@@ -103,8 +163,8 @@ def draw_sphere(ax, embeddings, labels, centres, azimuth=20, elevation=20):
     ax.axis("off")
 
 
-def look_from(vectors, azimuth, elevation):
-    """Vectors (..., 3) as (..., 3): across, up, and towards the eye; all of length 1, seen from far away."""
+def look_from(vectors: np.ndarray, azimuth: float, elevation: float) -> np.ndarray:
+    """Return vectors (..., 3), scaled to length 1, in the viewer's axes (..., 3): across, up, and towards the eye."""
     a, e = np.radians([azimuth, elevation])
     eye = [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]
     across = [-np.sin(a), np.cos(a), 0]
@@ -112,8 +172,8 @@ def look_from(vectors, azimuth, elevation):
     return directions @ np.stack([across, np.cross(eye, across), eye], 1)
 
 
-def graticule():
-    """Meridians and parallels every 30 degrees: arrays (T, 3) on the unit sphere."""
+def graticule() -> Iterator[np.ndarray]:
+    """Yield meridians and parallels every 30 degrees, each an array (T, 3) of points on the unit sphere."""
     for longitude in np.radians(np.arange(0, 180, 30)):
         yield np.stack([np.cos(TURN) * np.cos(longitude), np.cos(TURN) * np.sin(longitude), np.sin(TURN)], 1)
     for latitude in np.radians(np.arange(-60, 90, 30)):
@@ -121,12 +181,26 @@ def graticule():
         yield np.concatenate([ring, np.full((len(TURN), 1), np.sin(latitude))], 1)
 
 
-def plot_strangers(embeddings, labels, centres, faces, strangers, title=""):
-    """Where photographs of people whom a net has never seen fall among those it knows: the circle, unrolled.
+def plot_strangers(
+    embeddings: Array,
+    labels: ArrayLike,
+    centres: Array,
+    faces: Sequence[Image],
+    strangers: Sequence[Image],
+    title: str = "",
+) -> Figure:
+    """Plot where photographs of people outside the training data fall among those inside: the circle, unrolled.
 
-    embeddings: (N, 2) of the strangers.   labels: (N,), which stranger.   centres: (C, 2) of the known, whose faces
-    stand over their directions.   faces: C and strangers: K uint8 images.   returns: Figure.
-    raises: DataError (vectors that are not 2-D, other counts of faces).
+    Args:
+        embeddings: (N, 2) of the strangers.
+        labels: (N,), which stranger.
+        centres: (C, 2) of the people of the training data.
+        faces: C uint8 images, which stand over the directions of the centres.
+        strangers: K uint8 images.
+        title: Over the figure.
+
+    Raises:
+        DataError: Vectors that are not 2-D, or not one face for each person.
     """
     embeddings, centres, labels = (np.asarray(values) for values in (embeddings, centres, labels))
     if embeddings.shape[1:] != (2,) or centres.shape != (len(faces), 2) or len(faces) > len(PEOPLE):
@@ -156,14 +230,26 @@ def plot_strangers(embeddings, labels, centres, faces, strangers, title=""):
     return figure
 
 
-def closest_people(embeddings, labels):
-    """Degrees between the mean directions of the two people who lie closest to each other."""
+def closest_people(embeddings: Array, labels: ArrayLike) -> float:
+    """Return the angle between the mean directions of the two people who lie closest to each other, in degrees.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,).
+    """
     _, means, _ = class_means(as_vectors(embeddings, "embedding"), np.asarray(labels))
     return float(nearest_angles(means)[0].min())
 
 
-def _side_by_side(panels, labels, faces, columns, note, draw):
-    """Figure with a cell per panel, titled with how close the two closest people are, and a key of faces."""
+def _side_by_side(
+    panels: Mapping[str, tuple[Array, Array]],
+    labels: ArrayLike,
+    faces: Sequence[Image] | None,
+    columns: int,
+    note: str,
+    draw: Callable[[Axes, Array, ArrayLike, Array], None],
+) -> Figure:
+    """Return a figure with a panel for each head, titled with the angle of its closest two people, and the key."""
     if not panels:
         raise DataError("there is nothing to draw: no head is given")
     columns = min(columns, len(panels))
@@ -174,7 +260,7 @@ def _side_by_side(panels, labels, faces, columns, note, draw):
     height = HEADED * rows + foot
     figure = Figure(figsize=(CELL * columns, height), dpi=DPI, facecolor="white")
 
-    def cell(place):
+    def cell(place: int) -> Axes:
         row, column = divmod(place, columns)
         bottom = foot + HEADED * (rows - 1 - row)
         return figure.add_axes((column / columns, bottom / height, 1 / columns, CELL / height))
@@ -184,7 +270,7 @@ def _side_by_side(panels, labels, faces, columns, note, draw):
         draw(ax, embeddings, labels, centres)
         title = f"{name}: closest two {closest_people(embeddings, labels):.0f}°"
         ax.set_title(title, fontsize=LABEL_SIZE, pad=4, color=METHODS.get(name, INK))
-    if strip:
+    if faces is not None and not beside:
         _key_of_faces(figure.add_axes((0, (foot - strip) / height, 1, strip / height)), faces, len(faces))
     elif faces is not None:
         _key_of_faces(cell(len(panels)), faces, -(-len(faces) // 2))
@@ -193,8 +279,8 @@ def _side_by_side(panels, labels, faces, columns, note, draw):
     return figure
 
 
-def _key_of_faces(ax, faces, across):
-    """Whose colour is whose: rows of so many faces, in the middle of an ax."""
+def _key_of_faces(ax: Axes, faces: Sequence[Image], across: int) -> None:
+    """Draw the key of whose colour is whose: rows of `across` faces, in the middle of an ax."""
     for person, face in enumerate(faces):
         row, column = divmod(person, across)
         put_face(ax, face, (column, -row), PEOPLE[person])

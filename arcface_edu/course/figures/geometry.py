@@ -5,10 +5,13 @@ very `target_logit` that training calls.
 """
 
 import math
+from collections.abc import Mapping, Sequence, Sized
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from matplotlib.patches import Arc
+from numpy.typing import ArrayLike
 
 from arcface_edu.errors import DataError
 from arcface_edu.figures.style import (
@@ -31,36 +34,40 @@ ANGLES = np.linspace(0, 180, 721)
 OWN_ANGLE = "angle θ to the own class centre (degrees)"
 
 
-def logit_at(degrees, margin, gradient="straight-through"):
-    """(T,) cos(m1*theta + m2) - m3 at angles of (T,) degrees; "exact" takes the line past the turn."""
+def logit_at(degrees: np.ndarray, margin: Sequence[float], gradient: str = "straight-through") -> np.ndarray:
+    """Return cos(m1*theta + m2) - m3, (T,), at angles of (T,) degrees; "exact" takes the line past the turn."""
     return target_logit(torch.from_numpy(np.cos(np.radians(degrees))), margin, gradient).numpy()
 
 
-def slope_at(degrees, margin, gradient):
-    """(T,) derivative of the target logit with respect to the cosine, as autograd has it."""
+def slope_at(degrees: np.ndarray, margin: Sequence[float], gradient: str) -> np.ndarray:
+    """Return the derivative of the target logit with respect to the cosine, (T,), as autograd computes it."""
     cosine = torch.from_numpy(np.cos(np.radians(degrees))).requires_grad_()
     return torch.autograd.grad(target_logit(cosine, margin, gradient).sum(), cosine)[0].numpy()
 
 
-def seen_angle(degrees, margin):
-    """(T,) degrees at which an embedding would have this logit without a margin; 180 where none would."""
+def seen_angle(degrees: np.ndarray, margin: Sequence[float]) -> np.ndarray:
+    """Return the (T,) degrees at which an embedding would have this logit without a margin; 180 where none would."""
     return np.degrees(np.arccos(np.clip(logit_at(degrees, margin, "exact"), -1, 1)))
 
 
-def probability(logit, scale, classes):
-    """p of the target among `classes`, all others at right angles: 1 / (1 + (C - 1) exp(-s * logit))."""
+def probability(logit: ArrayLike, scale: float, classes: float) -> np.ndarray:
+    """Return p of the target among `classes`, all others at right angles: 1 / (1 + (C - 1) exp(-s * logit))."""
     return 1 / (1 + (classes - 1) * np.exp(-scale * np.asarray(logit, dtype=float)))
 
 
-def turn_of(margin):
-    """Degrees from which on m1*theta + m2 exceeds pi; 180 where it never does."""
+def turn_of(margin: Sequence[float]) -> float:
+    """Return the degrees from which on m1*theta + m2 exceeds pi; 180 where it never does."""
     return min(180.0, math.degrees((math.pi - margin[1]) / margin[0]))
 
 
-def plot_boundaries(margins):
-    """Who owns which pair of angles, for two classes (ArcFace fig. 5); white is nobody's.
+def plot_boundaries(margins: Mapping[str, Sequence[float]]) -> Figure:
+    """Plot which pair of angles belongs to which of two classes (ArcFace fig. 5); white belongs to neither.
 
-    margins: dict name -> (m1, m2, m3), a panel each.   returns: Figure.   raises: DataError (nothing to draw).
+    Args:
+        margins: For each head by name, (m1, m2, m3); a panel each.
+
+    Raises:
+        DataError: Nothing to draw.
     """
     _some(margins)
     figure, axes = panels(1, len(margins), (2.3 * len(margins) + 0.5, 3.1), sharey=True, squeeze=False)
@@ -84,10 +91,13 @@ def plot_boundaries(margins):
     return figure
 
 
-def plot_arc_and_chord(degrees=50.0, arc=0.5, cut=0.35):
-    """ArcFace's margin lies on the arc, CosFace's on the axis that carries the cosine; and what each is worth where.
+def plot_arc_and_chord(degrees: float = 50.0, arc: float = 0.5, cut: float = 0.35) -> Figure:
+    """Plot ArcFace's margin on the arc and CosFace's on the axis of cosines, and what each is worth at every angle.
 
-    degrees: of the embedding that is drawn.   arc: m2 in radians.   cut: m3.   returns: Figure.
+    Args:
+        degrees: Angle of the embedding that is drawn.
+        arc: m2, radians.
+        cut: m3, of the cosine.
     """
     figure, left = canvas(size=(8.4, 3.7))
     left.remove()
@@ -122,11 +132,15 @@ def plot_arc_and_chord(degrees=50.0, arc=0.5, cut=0.35):
     return figure
 
 
-def plot_probability(scales, classes, margin=(1.0, 0.0, 0.0)):
-    """p of the target against its angle, the others at right angles: the scales at one number of classes, and reversed.
+def plot_probability(
+    scales: Sequence[float], classes: Sequence[int], margin: Sequence[float] = (1.0, 0.0, 0.0)
+) -> Figure:
+    """Plot p of the target against its angle, all other centres at right angles, for several scales and class counts.
 
-    scales, classes: numbers, rising; the left panel takes the middle of `classes`, the right one the last of `scales`.
-    returns: Figure.
+    Args:
+        scales: Rising; the right panel takes the last.
+        classes: Rising; the left panel takes the middle one.
+        margin: (m1, m2, m3).
     """
     figure, (left, right) = panels(1, 2, (8.4, 3.7), sharey=True)
     count, scale = classes[len(classes) // 2], scales[-1]
@@ -144,11 +158,18 @@ def plot_probability(scales, classes, margin=(1.0, 0.0, 0.0)):
     return figure
 
 
-def plot_gradients(margins, scale=64.0, classes=10_000):
-    """What autograd makes of the margin: the factor on the cosine's gradient, and the pull that a whole step has.
+def plot_gradients(margins: Mapping[str, Sequence[float]], scale: float = 64.0, classes: int = 10_000) -> Figure:
+    """Plot the margin's factor on the cosine's gradient, and the pull of a whole step: s (1 - p) |d logit / d theta|.
 
-    margins: dict name -> (m1, m2, m3). Solid is the derivative of the formula, dashed what passes straight through.
-    The pull is s * (1 - p) * |d logit / d theta|, in logits per radian.   returns: Figure.   raises: DataError.
+    Solid is the derivative of the formula, dashed the straight-through gradient. The pull is in logits per radian.
+
+    Args:
+        margins: For each head by name, (m1, m2, m3).
+        scale: s.
+        classes: All others at right angles.
+
+    Raises:
+        DataError: Nothing to draw.
     """
     _some(margins)
     figure, (left, right) = panels(1, 2, (8.4, 3.9))
@@ -174,10 +195,15 @@ def plot_gradients(margins, scale=64.0, classes=10_000):
     return figure
 
 
-def plot_turn(margin, ways):
-    """Past m1*theta + m2 = pi: the formula, the line that replaces it there, and where gradient steps lead.
+def plot_turn(margin: Sequence[float], ways: Mapping[str, ArrayLike]) -> Figure:
+    """Plot the formula past m1*theta + m2 = pi, the line that replaces it there, and where gradient steps lead.
 
-    ways: dict name -> (steps + 1,) degrees of an embedding after each step.   returns: Figure.   raises: DataError.
+    Args:
+        margin: (m1, m2, m3).
+        ways: For each gradient by name, (steps + 1,) degrees of an embedding before the first step and after each.
+
+    Raises:
+        DataError: Nothing to draw.
     """
     _some(ways)
     figure, (left, right) = panels(1, 2, (8.4, 3.9))
@@ -199,6 +225,7 @@ def plot_turn(margin, ways):
     return figure
 
 
-def _some(things):
+def _some(things: Sized) -> None:
+    """Raise DataError where there is nothing to draw."""
     if not things:
         raise DataError("there is nothing to draw: name at least one margin.")

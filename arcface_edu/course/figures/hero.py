@@ -1,35 +1,48 @@
-"""The picture of the whole: what the margin does, and what it brings about.
+"""The picture of the whole: what the margin does in training, and which angles it leads to.
 
 It stands on a card of its own, white with round corners on a clear ground, for light pages and dark ones.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Arc, FancyBboxPatch, Wedge
+from numpy.typing import ArrayLike
 
 from arcface_edu.course.figures.animations import PEOPLE
 from arcface_edu.errors import DataError
-from arcface_edu.figures.style import DIFFERENT, FAINT, INK, METHODS, SAME, SMALL_SIZE, TITLE_SIZE
+from arcface_edu.figures.faces import Image
+from arcface_edu.figures.style import DIFFERENT, FAINT, INK, METHODS, SAME, SMALL_SIZE, TITLE_SIZE, Color
 
+Example = tuple[Image, Image, float]  # two photographs and the angle between them, degrees
 DPI = 120
 MARGIN = 0.5  # radians, ArcFace's
 FAN = (114, 136, 158), (66, 44, 22)  # degrees of two people's photographs on the circle, centres in the middle
 
 
-def plot_hero(people, degrees, is_same, examples):
-    """ArcFace at a glance: the margin between two people on the circle, and the angles that it brings about.
+def plot_hero(
+    people: Sequence[Sequence[Image]], degrees: ArrayLike, is_same: ArrayLike, examples: Sequence[Example]
+) -> Figure:
+    """Plot ArcFace at a glance: the margin between two people on the circle, and the angles of verification pairs.
 
-    people: two lists of three uint8 images (3, H, W), photographs of one person each.
-    degrees: (N,) angles of verification pairs; is_same: (N,) bools.
-    examples: two pairs of images, one of one person and one of two people, each (first, second, degrees).
-    returns: Figure.   raises: DataError (pairs of one kind only).
+    Args:
+        people: Two lists of three uint8 images (3, H, W), photographs of one person each.
+        degrees: (N,) angles of verification pairs.
+        is_same: (N,) bool.
+        examples: A pair of one person and a pair of two, each (first, second, degrees).
+
+    Raises:
+        DataError: Pairs of one kind only.
     """
     degrees, is_same = np.asarray(degrees, dtype=float), np.asarray(is_same, dtype=bool)
     if is_same.all() or not is_same.any():
         raise DataError("the picture needs pairs of one person and pairs of two")
     figure, back = card(11.0, 4.1)
-    title = dict(va="center", fontsize=TITLE_SIZE + 1.5, fontweight="bold", color=INK)
+    title: dict[str, Any] = dict(va="center", fontsize=TITLE_SIZE + 1.5, fontweight="bold", color=INK)
     back.text(0.3, 3.78, "Train: every photograph has to win with a margin", **title)
     back.text(6.0, 3.78, "Verify: people never seen before", **title)
     draw_margin(figure.add_axes((0.015, 0.0, 0.515, 0.97)), people)
@@ -37,8 +50,8 @@ def plot_hero(people, degrees, is_same, examples):
     return figure
 
 
-def draw_margin(ax, people):
-    """Two class centres on the unit circle, photographs about them, and the angle that counts with m added."""
+def draw_margin(ax: Axes, people: Sequence[Sequence[Image]]) -> None:
+    """Draw two class centres on the unit circle, photographs about them, and the angle that counts with m added."""
     ax.set(xlim=(-1.62, 1.62), ylim=(-0.42, 1.84))
     ax.set_aspect("equal", anchor="S")
     ax.axis("off")
@@ -52,7 +65,7 @@ def draw_margin(ax, people):
         for photo, place in zip(photos, places, strict=True):
             show(ax, photo, at(place, 1.36), 58, color)
             ax.plot(*at(place), "o", ms=8, color=color, mec="white", mew=1.2, zorder=4)
-    middle = dict(ha="center", va="center", fontsize=TITLE_SIZE)
+    middle: dict[str, Any] = dict(ha="center", va="center", fontsize=TITLE_SIZE)
     ax.plot(*zip((0, 0), at(nearest), strict=True), color=PEOPLE[0], lw=1.2, ls="--")
     for begin, end, size, color, name in (
         (nearest, own, 0.86, INK, "θ"),
@@ -65,8 +78,8 @@ def draw_margin(ax, people):
     ax.text(0, -0.31, demand, color=METHODS["ArcFace"], **middle | dict(fontsize=SMALL_SIZE + 0.5))
 
 
-def draw_angles(ax, degrees, is_same, examples):
-    """Histograms of the angles of pairs, of one person and of two, an example over either."""
+def draw_angles(ax: Axes, degrees: np.ndarray, is_same: np.ndarray, examples: Sequence[Example]) -> None:
+    """Draw histograms of the angles of pairs (N,), of one person and of two, with an example over each."""
     bins = np.arange(np.floor(degrees.min() / 2) * 2, degrees.max() + 2, 2)
     for kind, color, name, (first, second, angle) in zip(
         (is_same, ~is_same), (SAME, DIFFERENT), ("one person", "two people"), examples, strict=True
@@ -76,8 +89,10 @@ def draw_angles(ax, degrees, is_same, examples):
         mean = degrees[kind].mean()
         for photo, side in ((first, -1), (second, 1)):
             show(ax, photo, (mean, 1.02), 58, color, ("data", "axes fraction"), (side * 26, 48))
-        above = dict(xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", va="bottom")
-        style = dict(fontsize=SMALL_SIZE + 0.5, color=color, fontweight="bold")
+        above: dict[str, Any] = dict(
+            xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", va="bottom"
+        )
+        style: dict[str, Any] = dict(fontsize=SMALL_SIZE + 0.5, color=color, fontweight="bold")
         ax.annotate(f"{name}: {angle:.0f}°", (mean, 1.02), (0, 6), **above, **style)
     for spine in ("top", "right", "left"):
         ax.spines[spine].set_visible(False)
@@ -88,13 +103,31 @@ def draw_angles(ax, degrees, is_same, examples):
     ax.set_xlabel(f"angle between two photographs, {len(degrees):,} pairs", fontsize=SMALL_SIZE + 0.5, color=INK)
 
 
-def at(degrees, radius=1.0):
-    """The point at so many degrees of a circle, (x, y)."""
+def at(degrees: float, radius: float = 1.0) -> tuple[float, float]:
+    """Return the point (x, y) at an angle of a circle."""
     return radius * np.cos(np.radians(degrees)), radius * np.sin(np.radians(degrees))
 
 
-def show(ax, image, place, size, color, coordinates="data", offset=(0, 0)):
-    """A face of `size` pixels of the figure, framed, at a place of the ax, moved by `offset` points."""
+def show(
+    ax: Axes,
+    image: Image,
+    place: tuple[float, float],
+    size: float,
+    color: Color,
+    coordinates: str | tuple[str, str] = "data",
+    offset: tuple[float, float] = (0, 0),
+) -> None:
+    """Draw a framed face.
+
+    Args:
+        ax: Where.
+        image: uint8 (3, H, W).
+        place: Its middle, in `coordinates`.
+        size: Its height, 1.2 to the point.
+        color: Of the frame.
+        coordinates: As `xycoords` of Matplotlib's `AnnotationBbox`.
+        offset: Moves it from its place, points.
+    """
     picture = np.asarray(image).transpose(1, 2, 0)
     picture = OffsetImage(picture, zoom=size / picture.shape[0] * 100 / DPI, dpi_cor=True, interpolation="lanczos")
     frame = dict(edgecolor=color, linewidth=2, boxstyle="round,pad=0.04,rounding_size=0.2")
@@ -103,8 +136,8 @@ def show(ax, image, place, size, color, coordinates="data", offset=(0, 0)):
     )
 
 
-def card(width, height):
-    """(figure, ax over all of it in inches): white, round corners, clear beyond them."""
+def card(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure, white with round corners and clear beyond them, and an ax over all of it in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="none")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(0, height))

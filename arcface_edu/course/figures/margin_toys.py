@@ -1,13 +1,15 @@
-"""A half circle and a sphere on which the margin takes land away from every class, and the pull on a sphere.
+"""The margin on a half circle and on a sphere, where it makes the region of every class smaller, and its pull.
 
 The course puts sliders beside them and lets them be dragged. Angles are in degrees; m2 is in radians, as in a config.
 """
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Circle, Wedge
 
 from arcface_edu.course.figures.animations import PEOPLE
@@ -30,10 +32,17 @@ CUBE = np.array(list(itertools.product((-1, 1), repeat=3))) / math.sqrt(3)  # (8
 NOBODY = np.array([0.93, 0.93, 0.93])
 
 
-def plot_margin_circle(angle=30.0, s=16.0, m1=1.0, m2=0.5, m3=0.0):
-    """Two classes 90 degrees apart and an embedding between: what the loss sees, and who would own which angle.
+def plot_margin_circle(
+    angle: float = 30.0, s: float = 16.0, m1: float = 1.0, m2: float = 0.5, m3: float = 0.0
+) -> Figure:
+    """Plot two classes 90 degrees apart and an embedding between them: the angle in the loss, and where each wins.
 
-    angle: degrees of the embedding from the first centre, 0 to 180; the first is its own.   returns: Figure.
+    Args:
+        angle: Degrees of the embedding from the first centre, its own, 0 to 180.
+        s: Scale of the logits.
+        m1: Factor on the angle.
+        m2: Added to the angle, radians.
+        m3: Subtracted from the cosine.
     """
     margin = (m1, m2, m3)
     seen = float(seen_angle(np.array([angle]), margin)[0])
@@ -76,18 +85,30 @@ def plot_margin_circle(angle=30.0, s=16.0, m1=1.0, m2=0.5, m3=0.0):
     return figure
 
 
-def own_up_to(margin):
-    """Degrees up to which the own class wins against a centre at right angles, on the way there."""
+def own_up_to(margin: Sequence[float]) -> float:
+    """Return the degrees up to which the own class wins against a centre at right angles, on the way there."""
     fine = np.linspace(0, 90, 9001)
     ahead = logit_at(fine, margin, "exact") > np.sin(np.radians(fine))
     return float(fine[ahead][-1]) if ahead.any() else 0.0
 
 
-def plot_sphere(azimuth=25.0, elevation=20.0, m1=1.0, m2=0.5, m3=0.0, centres=CUBE):
-    """The sphere as class centres share it out: a colour is where one wins by the margin, grey is nobody's.
+def plot_sphere(
+    azimuth: float = 25.0,
+    elevation: float = 20.0,
+    m1: float = 1.0,
+    m2: float = 0.5,
+    m3: float = 0.0,
+    centres: np.ndarray = CUBE,
+) -> Figure:
+    """Plot the sphere as class centres divide it: coloured where one wins by the margin, grey where none does.
 
-    azimuth, elevation: degrees from where it is seen.   centres: (C, 3) unit vectors, C at most eight.
-    returns: Figure.
+    Args:
+        azimuth: Degrees of the direction it is seen from.
+        elevation: Degrees of the direction it is seen from.
+        m1: Factor on the angle.
+        m2: Added to the angle, radians.
+        m3: Subtracted from the cosine.
+        centres: (C, 3) unit vectors, C at most eight.
     """
     margin = (m1, m2, m3)
     figure, ax = canvas(size=(4.8, 4.9))
@@ -116,15 +137,21 @@ def plot_sphere(azimuth=25.0, elevation=20.0, m1=1.0, m2=0.5, m3=0.0, centres=CU
     return figure
 
 
-def owners(points, centres, margin):
-    """(P,) the class that wins at each point by the margin, or -1.   points: (P, D), centres: (C, D) of length 1."""
+def owners(points: np.ndarray, centres: np.ndarray, margin: Sequence[float]) -> np.ndarray:
+    """Return the class that wins at each point by the margin, or -1, (P,).
+
+    Args:
+        points: (P, D) unit vectors.
+        centres: (C, D) unit vectors.
+        margin: (m1, m2, m3).
+    """
     nearest = torch.from_numpy(points @ centres.T).topk(2)
     wins = target_logit(nearest.values[:, 0], margin, "exact") >= nearest.values[:, 1]
     return torch.where(wins, nearest.indices[:, 0], -1).numpy()
 
 
-def even_points(count):
-    """(count, 3) points spread evenly over the sphere, on a spiral that turns by the golden angle."""
+def even_points(count: int) -> np.ndarray:
+    """Return points spread evenly over the unit sphere, (count, 3), on a spiral that turns by the golden angle."""
     z = 1 - (2 * np.arange(count) + 1) / count
     turn = np.arange(count) * math.pi * (3 - math.sqrt(5))
     return np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], 1)
@@ -137,10 +164,13 @@ PULLS = {
 }
 
 
-def plot_pulls(scale=16.0, classes=200, rings=(12, 27, 42, 57, 72, 87)):
-    """The gradient as arrows on the sphere: how hard each loss pulls faces towards their centre, which faces the eye.
+def plot_pulls(scale: float = 16.0, classes: int = 200, rings: Sequence[float] = (12, 27, 42, 57, 72, 87)) -> Figure:
+    """Plot the gradient as arrows on the sphere: how hard each loss pulls faces towards their centre in the middle.
 
-    scale, classes: as in `plot_gradients`.   rings: degrees from the centre at which faces lie.   returns: Figure.
+    Args:
+        scale: As in `plot_gradients`.
+        classes: As in `plot_gradients`.
+        rings: Degrees from the centre at which faces lie.
     """
     figure, axes = panels(1, len(PULLS), (9.6, 3.9))
     at = np.linspace(2, 90, 353)
@@ -167,13 +197,13 @@ def plot_pulls(scale=16.0, classes=200, rings=(12, 27, 42, 57, 72, 87)):
     return figure
 
 
-def _view(azimuth, elevation):
-    """(3, 3): turns world coordinates so that the eye looks from there along -z, with y up."""
+def _view(azimuth: float, elevation: float) -> np.ndarray:
+    """Return the rotation (3, 3) from world coordinates to those of the viewer, who looks along -z with y up."""
     a, e = math.radians(azimuth), math.radians(elevation)
     about_y = np.array([[math.cos(a), 0, -math.sin(a)], [0, 1, 0], [math.sin(a), 0, math.cos(a)]])
     about_x = np.array([[1, 0, 0], [0, math.cos(e), -math.sin(e)], [0, math.sin(e), math.cos(e)]])
     return about_x @ about_y
 
 
-def _on_circle(degrees):
+def _on_circle(degrees: float) -> tuple[float, float]:
     return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))

@@ -1,10 +1,25 @@
-"""Two drawings of how things hang together: the head shared over ranks, and the way of a run."""
+"""Two overviews: the head sharded over ranks, and the stages of a run."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from arcface_edu.course.figures.animations import PEOPLE
 from arcface_edu.course.figures.hero import card
-from arcface_edu.figures.style import COMMUNICATION, COMPUTE, FAINT, INK, LABEL_SIZE, SMALL_SIZE, TITLE_SIZE, WAITING
+from arcface_edu.figures.style import (
+    COMMUNICATION,
+    COMPUTE,
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    SMALL_SIZE,
+    TITLE_SIZE,
+    WAITING,
+    Color,
+)  # fmt: skip
 
 RANKS = (PEOPLE[1], PEOPLE[2], PEOPLE[6])  # whose images are whose
 STEPS = (  # name, what it makes, where it is written, and its place: column, row
@@ -17,11 +32,11 @@ STEPS = (  # name, what it makes, where it is written, and its place: column, ro
 )
 
 
-def plot_sharded_head():
-    """Partial FC: embeddings go to every rank, class centres stay where they are.   returns: Figure."""
+def plot_sharded_head() -> Figure:
+    """Plot Partial FC: embeddings are sent to every rank, class centres are not sent."""
     figure, ax = card(10.4, 5.9)
     heading(ax, 0.35, 5.55, "Embeddings travel, class centres stay")
-    centred = dict(ha="center", va="center", fontsize=LABEL_SIZE, color=INK)
+    centred: dict[str, Any] = dict(ha="center", va="center", fontsize=LABEL_SIZE, color=INK)
     for rank, (color, left) in enumerate(zip(RANKS, (0.35, 3.0, 5.65), strict=True)):
         middle = left + 1.15
         box(ax, left, 4.55, 2.3, 0.6, f"rank {rank}: network", COMPUTE)
@@ -57,11 +72,11 @@ def plot_sharded_head():
     return figure
 
 
-def plot_pipeline():
-    """The way of a run, from records to evaluation, what is handed on and where it is written.   returns: Figure."""
+def plot_pipeline() -> Figure:
+    """Plot the stages of a run from records to evaluation: what each makes, and the file that it is written in."""
     figure, ax = card(10.6, 4.1)
     heading(ax, 0.35, 3.75, "Training needs the head; what is evaluated and used is the network alone")
-    small = dict(ha="center", va="center", fontsize=SMALL_SIZE)
+    small: dict[str, Any] = dict(ha="center", va="center", fontsize=SMALL_SIZE)
     for name, makes, where, column, row in STEPS:
         left, bottom = 0.45 + 2.55 * column, 0.95 + 1.65 * row
         box(ax, left, bottom, 1.6, 0.55, name, COMPUTE if name in ("network", "head") else WAITING)
@@ -78,24 +93,26 @@ def plot_pipeline():
     return figure
 
 
-def heading(ax, x, y, text):
+def heading(ax: Axes, x: float, y: float, text: str) -> None:
+    """Write the title of a card; x is its left end, y its middle, inches."""
     ax.text(x, y, text, va="center", fontsize=TITLE_SIZE + 1.5, fontweight="bold", color=INK)
 
 
-def box(ax, x, y, width, height, text, color):
-    """A box with its text; x, y: its lower left corner, inches."""
+def box(ax: Axes, x: float, y: float, width: float, height: float, text: str, color: Color) -> None:
+    """Draw a box with its text; (x, y) is its lower left corner, all in inches."""
     edge = FAINT if color == COMMUNICATION else "white"  # yellow needs one on white
     ax.add_patch(FancyBboxPatch((x, y), width, height, "round,pad=0,rounding_size=0.09", fc=color, ec=edge))
     ink = "white" if color == COMPUTE else INK
     ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=LABEL_SIZE, color=ink)
 
 
-def strip(ax, x, y, colors):
-    """Embeddings as a stack of bars about (x, y), a colour for each rank they come from."""
+def strip(ax: Axes, x: float, y: float, colors: Sequence[Color]) -> None:
+    """Draw embeddings as a stack of bars about (x, y), in the colour of the rank that each comes from."""
     for row, color in enumerate(colors):
         ax.add_patch(Rectangle((x - 0.3, y + 0.26 * (len(colors) / 2 - row - 1)), 0.6, 0.23, fc=color, ec="none"))
 
 
-def arrow(ax, x, y, x_end, y_end):
+def arrow(ax: Axes, x: float, y: float, x_end: float, y_end: float) -> None:
+    """Draw an arrow from (x, y) to (x_end, y_end)."""
     line = dict(arrowstyle="-|>", color=INK, lw=1.4, shrinkA=0, shrinkB=0, mutation_scale=11)
     ax.annotate("", (x_end, y_end), (x, y), arrowprops=line)

@@ -1,8 +1,10 @@
 """The problem of face recognition in pictures: training and use of a network, and a face brought onto the template."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def plot_train_and_test(known: Sequence[Tensor], strangers: Sequence[Tensor]) ->
     """
     figure, ax = card(9.6, 4.3)
     heading(ax, 0.3, 4.05, "The head exists in training only")
-    text = dict(ha="center", va="center", fontsize=LABEL_SIZE, color=INK)
+    text: dict[str, Any] = dict(ha="center", va="center", fontsize=LABEL_SIZE, color=INK)
     for y, name in ((3.0, "train"), (0.95, "use")):
         ax.text(0.3, y, name, **(text | dict(ha="left", fontweight="bold")))
     put_face(ax, known[0], (1.45, 3.0), PEOPLE[3], pixels=52)
@@ -41,7 +43,7 @@ def plot_train_and_test(known: Sequence[Tensor], strangers: Sequence[Tensor]) ->
     return figure
 
 
-def row(ax, y: float, left: float) -> None:
+def row(ax: Axes, y: float, left: float) -> None:
     """Draw one pass through the network: the box, and the bar of its embedding."""
     arrow(ax, left - 0.1, y, left + 0.3, y)
     box(ax, left + 0.3, y - 0.3, 1.5, 0.6, "network", COMPUTE)

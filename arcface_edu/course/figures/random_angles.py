@@ -1,15 +1,21 @@
 """Angles between random directions, in spaces of more and more dimensions."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from arcface_edu.evaluation.angle_stats import random_angle_density
 from arcface_edu.figures.style import DIFFERENT, canvas, dress, shades
 
 
-def plot_random_angles(dimensions=(2, 8, 32, 128, 512), ax=None):
-    """Random directions: the more dimensions, the nearer all angles are to 90 degrees.
+def plot_random_angles(dimensions: Sequence[int] = (2, 8, 32, 128, 512), ax: Axes | None = None) -> Figure:
+    """Plot the angles between random directions: the more dimensions, the nearer all angles are to 90 degrees.
 
-    dimensions: whole numbers from 2 on, rising.   returns: Figure.
+    Args:
+        dimensions: Rising, from 2 on.
+        ax: Where; None makes a new figure.
     """
     figure, ax = canvas(ax)
     at = np.linspace(0, 180, 1801)

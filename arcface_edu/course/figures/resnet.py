@@ -1,10 +1,16 @@
 """The residual network: its block, how gradients pass through it, what it sees, and what it costs."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from numpy.typing import ArrayLike
 
 from arcface_edu.errors import DataError
+from arcface_edu.figures.faces import Image
 from arcface_edu.figures.style import DPI, FAINT, INK, LABEL_SIZE, SMALL_SIZE, TITLE_SIZE, canvas, dress, shades, stack
 
 SKIP, PLAIN = "#117733", "#882255"  # with the skip connection, and without
@@ -22,8 +28,8 @@ IRESNET = (
 WIDTH, HEIGHT, STEP = 2.5, 0.62, 0.92  # of a layer's box, and from one to the next
 
 
-def plot_blocks():
-    """The basic block of ResNet (arXiv 1512.03385) beside that of ArcFace's IResNet.   returns: Figure."""
+def plot_blocks() -> Figure:
+    """Plot the basic block of ResNet (arXiv 1512.03385) beside that of ArcFace's IResNet."""
     figure = Figure(figsize=(8.4, 6.0), dpi=DPI, facecolor="white")
     ax = figure.add_axes((0, 0, 1, 1))
     _block(
@@ -48,8 +54,8 @@ def plot_blocks():
     return figure
 
 
-def _block(ax, x, title, layers, after, remark):
-    """Layers from top to bottom along `x`, the skip at their right, and a remark beside the sum."""
+def _block(ax: Axes, x: float, title: str, layers: Sequence[tuple[str, str]], after: str | None, remark: str) -> None:
+    """Draw layers from top to bottom along `x`, the skip at their right, and a remark beside the sum."""
     ax.text(x, 0.3, title, ha="center", va="center", fontsize=TITLE_SIZE, fontweight="bold", color=INK)
     top, joint = -0.35, -1.2 - 6 * STEP
     _arrow(ax, (x, top), (x, joint + 0.24), INK)
@@ -81,7 +87,7 @@ def _block(ax, x, title, layers, after, remark):
     )
 
 
-def _layer(ax, x, y, kind, name):
+def _layer(ax: Axes, x: float, y: float, kind: str, name: str) -> None:
     box = FancyBboxPatch(
         (x - WIDTH / 2, y - HEIGHT / 2),
         WIDTH,
@@ -98,16 +104,20 @@ def _layer(ax, x, y, kind, name):
     )
 
 
-def _arrow(ax, begin, end, color, width=1.6):
+def _arrow(ax: Axes, begin: tuple[float, float], end: tuple[float, float], color: str, width: float = 1.6) -> None:
     arrow = dict(arrowstyle="-|>", color=color, lw=width, shrinkA=0, shrinkB=0, mutation_scale=14)
     ax.annotate("", end, begin, arrowprops=arrow)
 
 
-def plot_gradient_norms(norms, ax=None):
-    """How large the gradient is in every block of a deep stack, per way to build it.
+def plot_gradient_norms(norms: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Figure:
+    """Plot the norm of the gradient in every block of a deep stack, for each way to build it.
 
-    norms: dict name -> (depth,) norms, first block first; a name with "no skip" is drawn as one without.
-    returns: Figure.   raises: DataError (nothing to draw).
+    Args:
+        norms: For each way by name, (depth,) norms, first block first; "no skip" in a name gives its colour.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: Nothing to draw.
     """
     if not norms:
         raise DataError("there are no gradient norms to draw")
@@ -122,10 +132,16 @@ def plot_gradient_norms(norms, ax=None):
     return figure
 
 
-def plot_losses(losses, chance, ax=None):
-    """Training loss per step of the same stacks.
+def plot_losses(losses: Mapping[str, Sequence[float]], chance: float, ax: Axes | None = None) -> Figure:
+    """Plot the training loss of the same stacks at every step.
 
-    losses: dict name -> (steps,).   chance: the loss of guessing.   returns: Figure.   raises: DataError (no losses).
+    Args:
+        losses: For each way by name, (steps,).
+        chance: The loss of guessing.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No losses.
     """
     if not losses:
         raise DataError("there are no losses to draw")
@@ -143,16 +159,18 @@ def plot_losses(losses, chance, ax=None):
     return figure
 
 
-def _line(name):
-    """The style of a stack: its colour says whether it has a skip, its dashes how it begins."""
+def _line(name: str) -> dict[str, Any]:
+    """Return the style of a stack: its colour shows whether it has a skip, its dashes how it is initialized."""
     dashes = ":" if "He" in name else "--" if "no BN" in name else "-"
     return dict(color=PLAIN if "no skip" in name else SKIP, linestyle=dashes, linewidth=2)
 
 
-def plot_stages(face, maps):
-    """What becomes of a face, stage by stage: how strong the features are at every place of the map.
+def plot_stages(face: Image, maps: Mapping[str, ArrayLike]) -> Figure:
+    """Plot a face after each stage: the strength of the features at every cell of the map.
 
-    face: uint8 (3, H, W).   maps: dict title -> (side, side), one value for each cell.   returns: Figure.
+    Args:
+        face: uint8 (3, H, W).
+        maps: For each stage by title, (side, side).
     """
     figure, panels = _panels(1 + len(maps))
     _show(panels[0], np.asarray(face).transpose(1, 2, 0), f"{face.shape[-1]} × {face.shape[-1]}, 3 colours")
@@ -161,11 +179,16 @@ def plot_stages(face, maps):
     return figure
 
 
-def plot_reach(face, gradients, sides):
-    """Which pixels one cell of a map depends on, and how much: the face shines where the gradient is large.
+def plot_reach(face: Image, gradients: Mapping[str, ArrayLike], sides: Sequence[int]) -> Figure:
+    """Plot the pixels that one cell of a map depends on: the face is bright where the gradient is large.
 
-    face: uint8 (3, H, W).   gradients: dict title -> (H, W), at least 0.   sides: of the receptive fields, pixels.
-    returns: Figure.   raises: DataError (a gradient that is 0 everywhere).
+    Args:
+        face: uint8 (3, H, W).
+        gradients: For each map by title, (H, W), at least 0.
+        sides: Of the receptive fields, pixels.
+
+    Raises:
+        DataError: A gradient that is 0 everywhere.
     """
     figure, panels = _panels(len(gradients))
     picture = np.asarray(face).transpose(1, 2, 0) / 255
@@ -185,23 +208,24 @@ def plot_reach(face, gradients, sides):
     return figure
 
 
-def _panels(count):
+def _panels(count: int) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(2.3 * count, 2.75), dpi=DPI, facecolor="white", layout="constrained")
     return figure, np.atleast_1d(figure.subplots(1, count))
 
 
-def _show(ax, picture, title, **options):
+def _show(ax: Axes, picture: np.ndarray, title: str, **options: Any) -> None:
     ax.imshow(picture, interpolation="nearest", **options)
     ax.set_title(title, fontsize=LABEL_SIZE, color=INK)
     ax.set_xticks([])
     ax.set_yticks([])
 
 
-def plot_budget(budgets, part):
-    """How the same parts share different quantities: a bar each.
+def plot_budget(budgets: Mapping[str, Mapping[str, float]], part: str) -> Figure:
+    """Plot the shares of the same parts in different quantities, a bar each.
 
-    budgets: dict quantity -> dict part -> amount, parts alike.   part: the one that the title tells of.
-    returns: Figure.
+    Args:
+        budgets: For each quantity by name, the amount of each part; all have the same parts.
+        part: The one that the title names.
     """
     figure, ax = canvas(size=(8.4, 3.1))
     names = list(next(iter(budgets.values())))
@@ -217,17 +241,26 @@ def plot_budget(budgets, part):
     return figure
 
 
-def plot_depth(names, work, errors, ax=None):
-    """What depth buys: the error against the work per image.
+def plot_depth(
+    names: Sequence[str],
+    work: Sequence[float],
+    errors: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
+) -> Figure:
+    """Plot the error of deeper and deeper networks against the work per image.
 
-    names: N networks.   work: (N,) 1e9 multiply-adds.   errors: dict test -> (N,) per cent.   returns: Figure.
+    Args:
+        names: N networks.
+        work: (N,) 1e9 multiply-adds.
+        errors: For each test by name, (N,) per cent.
+        ax: Where; None makes a new figure.
     """
     figure, ax = canvas(ax)
     for (test, values), color, marker in zip(errors.items(), (INK, SKIP, PLAIN), "os^", strict=False):
         ax.plot(work, values, marker=marker, color=color, linewidth=1.8, label=test)
         for place, (x, value) in enumerate(zip(work, values, strict=True)):
             above = value == max(of[place] for of in errors.values())  # where two lines cross, numbers must not
-            style = dict(ha="center", va="bottom" if above else "top", fontsize=SMALL_SIZE, color=INK)
+            style: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", fontsize=SMALL_SIZE, color=INK)
             ax.annotate(f"{value:.1f}", (x, value), (0, 6 if above else -6), textcoords="offset points", **style)
     ax.set_xscale("log")
     ax.set_yscale("log")

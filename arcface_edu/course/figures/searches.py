@@ -1,19 +1,39 @@
 """Searches in a gallery, as faces."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from arcface_edu.errors import DataError
-from arcface_edu.figures.faces import GAP, LINE, MARGIN, as_pixels, paste, show_sheet, wrap_title
+from arcface_edu.figures.faces import GAP, LINE, MARGIN, Image, as_pixels, paste, show_sheet, wrap_title
 from arcface_edu.figures.style import DIFFERENT, SAME, SMALL_SIZE
 
 
-def plot_searches(probes, found, captions, right, title=None, ax=None):
-    """Searches in a gallery, one a row: the probe, and apart from it what was found, nearest first.
+def plot_searches(
+    probes: Sequence[Image],
+    found: Sequence[Sequence[Image]],
+    captions: Sequence[Sequence[str]],
+    right: Sequence[Sequence[bool]],
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plot searches in a gallery, one a row: the probe, and apart from it what was found, nearest first.
 
-    probes: N uint8 images, as in `contact_sheet`.   found, captions, right: N lists of K images, texts to stand under
-    them, and bools: is it the probe's person? Those are framed and ticked in the colour of same identity, others in
-    that of different.   returns: Figure.   raises: DataError (no search, lists of unlike lengths).
+    Images of the probe's person are framed and ticked in the colour of same identity, others in that of different.
+
+    Args:
+        probes: N uint8 images, as in `contact_sheet`.
+        found: N lists of K images.
+        captions: N lists of K texts, to stand under them.
+        right: N lists of K bools: whether the image shows the probe's person.
+        title: Over the sheet.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No search, or lists of different lengths.
     """
     probes, found = [as_pixels(probe) for probe in probes], [[as_pixels(image) for image in row] for row in found]
     lengths = {len(row) for rows in (found, captions, right) for row in rows}

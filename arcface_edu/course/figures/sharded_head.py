@@ -1,9 +1,14 @@
-"""A head of many classes in pictures: what it holds, how chunks of it are walked over, what was published of it."""
+"""A head of many classes in pictures: its memory, its softmax in chunks, its samples, and published runs."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
+from arcface_edu.course.figures.animations import Array
 from arcface_edu.figures.style import (
     COMMUNICATION,
     COMPUTE,
@@ -28,12 +33,28 @@ COLORS = {"data": FAINT, "model": DIFFERENT, "chunks": METHODS["ArcFace"], "part
 KINDS = dict(zip(("weights", "momentum", "gradient"), shades_of(COMPUTE, 3)[::-1], strict=True), logits=COMMUNICATION)
 
 
-def head_memory(classes, gpus=1, batch=128, rate=1.0, dimension=512, copies=False, chunks=False):
-    """Bytes that a head takes of one GPU, by arithmetic, where all logits of a step are held once in fp32.
+def head_memory(
+    classes: float | np.ndarray,
+    gpus: int = 1,
+    batch: int = 128,
+    rate: float = 1.0,
+    dimension: int = 512,
+    copies: bool = False,
+    chunks: bool = False,
+) -> dict[str, Any]:
+    """Return the bytes that a head takes of one GPU, by arithmetic, where all logits of a step are held once in fp32.
 
-    batch: images of one GPU.   rate: share of the centres in use.   copies: each GPU holds all classes, as under DDP.
-    chunks: no logits are held but those of a chunk, which count as nothing here.
-    returns: dict of weights, momentum, gradient, logits.
+    Args:
+        classes: People, or an array of counts.
+        gpus: That share the classes.
+        batch: Images of one GPU.
+        rate: Share of the centres in use.
+        dimension: Of the embeddings.
+        copies: Each GPU holds all classes, as under DDP.
+        chunks: No logits are held but those of a chunk, which count as nothing here.
+
+    Returns:
+        Bytes of weights, momentum, gradient and logits, for each class count.
     """
     held = classes if copies else classes / gpus
     images = batch if copies else batch * gpus  # the images that these classes are compared with
@@ -43,17 +64,29 @@ def head_memory(classes, gpus=1, batch=128, rate=1.0, dimension=512, copies=Fals
     )
 
 
-def plot_memory_growth(classes, gpus=8, batch=128, rate=0.1, limit=80):
-    """GiB of one GPU against the class count, for the four ways to hold a head; limit: GiB of the GPU.
+def plot_memory_growth(
+    classes: ArrayLike, gpus: int = 8, batch: int = 128, rate: float = 0.1, limit: float = 80
+) -> Figure:
+    """Plot the GiB that a head takes of one GPU against the class count, for four ways to hold it.
 
-    classes: increasing counts, (T,).   returns: Figure.
+    Args:
+        classes: (T,), rising.
+        gpus: That share the classes.
+        batch: Images of one GPU.
+        rate: Share of the centres in use, where they are sampled.
+        limit: GiB of the GPU.
     """
     classes = np.asarray(classes, dtype=float)
     figure, ax = canvas()
-    ways = {"data": dict(copies=True), "model": {}, "chunks": dict(chunks=True), "partial": dict(rate=rate)}
+    ways: dict[str, dict[str, Any]] = {
+        "data": dict(copies=True),
+        "model": {},
+        "chunks": dict(chunks=True),
+        "partial": dict(rate=rate),
+    }
     ends = {}
     for way, options in ways.items():
-        held = sum(head_memory(classes, gpus, batch, **options).values()) / GIB
+        held = np.asarray(sum(head_memory(classes, gpus, batch, **options).values())) / GIB
         ends[way] = limit / (held[-1] / classes[-1])  # all of it grows in proportion
         ax.plot(classes, held, color=COLORS[way], linewidth=2.4, label=WAYS[way])
         ax.plot(ends[way], limit, "o", color=COLORS[way])
@@ -65,10 +98,15 @@ def plot_memory_growth(classes, gpus=8, batch=128, rate=0.1, limit=80):
     return figure
 
 
-def plot_memory_bars(classes, gpus, batch, rate, limit=80):
-    """What fills one GPU in each of five ways, as stacked bars.  batch: images of one GPU; limit: its GiB.
+def plot_memory_bars(classes: float, gpus: int, batch: int, rate: float, limit: float = 80) -> Figure:
+    """Plot what fills one GPU in each of five ways to hold a head, as stacked bars.
 
-    returns: Figure.
+    Args:
+        classes: People.
+        gpus: That share the classes.
+        batch: Images of one GPU.
+        rate: Share of the centres in use, where they are sampled.
+        limit: GiB of the GPU.
     """
     ways = {
         "a copy on each GPU": head_memory(classes, gpus, batch, copies=True),
@@ -104,11 +142,13 @@ def plot_memory_bars(classes, gpus, batch, rate, limit=80):
     return figure
 
 
-def plot_walk(seen, tops, sums):
-    """One image's softmax while chunks of classes pass: the running maximum, and ln of all that was summed so far.
+def plot_walk(seen: ArrayLike, tops: ArrayLike, sums: ArrayLike) -> Figure:
+    """Plot one image's softmax chunk by chunk: the running maximum, and the logarithm of the running sum.
 
-    seen: classes after each chunk.   tops, sums: running maximum, and the sum of exp(logit - maximum).
-    returns: Figure.
+    Args:
+        seen: (T,) classes after each chunk.
+        tops: (T,) running maximum.
+        sums: (T,) sum of exp(logit - maximum).
     """
     seen, tops, sums = (np.asarray(values, dtype=float) for values in (seen, tops, sums))
     total = tops + np.log(sums)
@@ -121,10 +161,13 @@ def plot_walk(seen, tops, sums):
     return figure
 
 
-def plot_samples(positives, samples, classes):
-    """Which centres are in use in each of T steps: those of the batch's people, and others by lot.
+def plot_samples(positives: Sequence[Array], samples: Sequence[Array], classes: int) -> Figure:
+    """Plot the centres in use in each of T steps: those of the people of the batch, and others drawn at random.
 
-    positives, samples: T sequences of class numbers below `classes`, each sample with its positives.   returns: Figure.
+    Args:
+        positives: For each step, the classes of the batch.
+        samples: For each step, all classes in use, the positives among them.
+        classes: Their number.
     """
     figure, ax = canvas(size=(7.2, 4.2))
     for step, (own, used) in enumerate(zip(positives, samples, strict=True)):
@@ -139,11 +182,11 @@ def plot_samples(positives, samples, classes):
     return figure
 
 
-def plot_published(rows):
-    """Published runs (filled) and a prediction of each (hollow): memory and speed against the class count.
+def plot_published(rows: Sequence[tuple[Any, ...]]) -> Figure:
+    """Plot published runs (filled) and the plan of each (hollow): memory and speed against the class count.
 
-    rows: (way, classes, speed, predicted speed, GiB, predicted GiB) each; way: a key of WAYS; speed in images/s.
-    returns: Figure.
+    Args:
+        rows: (way, classes, images/s, planned images/s, GiB, planned GiB) each; a way is a key of WAYS.
     """
     figure, axes = panels(1, 2, (9.6, 4.2))
     for ax, place, unit in zip(axes, (4, 2), ("GiB of one GPU", "images/s of all GPUs"), strict=True):
@@ -166,10 +209,12 @@ def plot_published(rows):
     return figure
 
 
-def plot_step_time(classes, milliseconds):
-    """Time of a head's step against its class count.  milliseconds: dict name -> (T,) for (T,) classes.
+def plot_step_time(classes: Sequence[int], milliseconds: Mapping[str, Sequence[float]]) -> Figure:
+    """Plot the time of a head's step against its class count.
 
-    returns: Figure.
+    Args:
+        classes: (T,), rising.
+        milliseconds: For each way by name, (T,).
     """
     figure, ax = canvas(size=(6.4, 3.6))
     colors = dict(zip(milliseconds, (DIFFERENT, SAME, FAINT), strict=False))

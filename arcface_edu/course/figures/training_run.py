@@ -1,8 +1,14 @@
-"""What a training run is made of: number formats, rates over time, a run so far, and runs side by side."""
+"""A training run in pictures: number formats, learning rates, a run so far, and runs side by side."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from numpy.typing import ArrayLike
 
 from arcface_edu.errors import DataError
 from arcface_edu.figures.angles import plot_target_angles
@@ -12,11 +18,16 @@ from arcface_edu.figures.style import INK, LABEL_SIZE, SAME, SMALL_SIZE, TITLE_S
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def plot_number_formats(gradients, power=0, ax=None):
-    """Which powers of two each format reaches, over the gradients that it should hold.
+def plot_number_formats(gradients: ArrayLike, power: float = 0, ax: Axes | None = None) -> Figure:
+    """Plot the powers of two that each number format reaches, over the gradients that it should hold.
 
-    gradients: (N,) magnitudes; those that are 0 are left out.   power: they are multiplied by 2^power, the loss scale.
-    returns: Figure.   raises: DataError (no gradient above 0).
+    Args:
+        gradients: (N,) magnitudes; those that are 0 are left out.
+        power: The gradients are multiplied by 2^power, the loss scale.
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No gradient above 0.
     """
     gradients = np.asarray(gradients, dtype=float)
     powers = np.log2(gradients[gradients > 0]) + power
@@ -25,7 +36,7 @@ def plot_number_formats(gradients, power=0, ax=None):
     figure, ax = canvas(ax, size=(7.6, 3.0))
     left, right = -60, 24  # fp32 and bf16 go on beyond, to 2^-149, 2^-133 and 2^128
     shares = np.full(len(powers), 1 / len(powers))
-    ax.hist(powers.clip(left, right), np.arange(left, right + 1), weights=shares, color=SAME, alpha=0.75)
+    ax.hist(powers.clip(left, right), range(left, right + 1), weights=shares, color=SAME, alpha=0.75)
     top = ax.get_ylim()[1]
     for row, (name, dtype) in enumerate(FORMATS.items()):
         smallest, normal, largest = reach(dtype)
@@ -45,17 +56,22 @@ def plot_number_formats(gradients, power=0, ax=None):
     return figure
 
 
-def reach(dtype):
-    """Powers of two of a format's smallest number, of its smallest with all digits, and of its largest."""
+def reach(dtype: torch.dtype) -> tuple[float, float, float]:
+    """Return the powers of two of a format's smallest number, of its smallest with all digits, and of its largest."""
     info = torch.finfo(dtype)
     normal = np.log2(info.smallest_normal)
     return normal + np.log2(info.eps), normal, np.log2(info.max)
 
 
-def plot_schedules(schedules, ax=None):
-    """Learning rates over the epochs of a run, on one logarithmic axis.
+def plot_schedules(schedules: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None = None) -> Figure:
+    """Plot learning rates over the epochs of a run, on one logarithmic axis.
 
-    schedules: dict name -> (epochs (S,), rates (S,)).   returns: Figure.   raises: DataError (none given).
+    Args:
+        schedules: For each recipe by name, (epochs (S,), learning rates (S,)).
+        ax: Where; None makes a new figure.
+
+    Raises:
+        DataError: No schedule.
     """
     if not schedules:
         raise DataError("there is no schedule to draw")
@@ -71,11 +87,14 @@ def plot_schedules(schedules, ax=None):
     return figure
 
 
-def plot_run(lines):
-    """A run so far: loss, target angle, and how the angles lay at its start and lie now.
+def plot_run(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot a run so far: loss, target angle, and the histograms of target angles at its start and now.
 
-    lines: training lines of metrics.jsonl, with `step loss target_angle target_angle_histogram`.
-    returns: Figure.   raises: DataError (no lines).
+    Args:
+        lines: Training lines of metrics.jsonl, with `step loss target_angle target_angle_histogram`.
+
+    Raises:
+        DataError: No lines.
     """
     if not lines:
         raise DataError("the run has logged nothing yet")
@@ -88,12 +107,18 @@ def plot_run(lines):
     return figure
 
 
-def plot_clinic(courses, knows_nothing):
-    """Runs side by side: loss, target angle and gradient norm, each over the first run in grey.
+def plot_clinic(
+    courses: Mapping[str, Sequence[np.ndarray]], knows_nothing: Callable[[np.ndarray], np.ndarray]
+) -> Figure:
+    """Plot runs side by side: loss, target angle and gradient norm, each over the first run in grey.
 
-    courses: dict name -> (loss, angle in degrees, norm), each (S,); the first is the healthy one.
-    knows_nothing: angles (S,) in degrees -> loss (S,) of a network that sees no difference between people.
-    returns: Figure.   raises: DataError (none given).
+    Args:
+        courses: For each run by name, (loss, angle in degrees, norm), each (S,); the first is the healthy one.
+        knows_nothing: Returns the loss (S,) of a network that sees no difference between people, from angles (S,) in
+            degrees.
+
+    Raises:
+        DataError: No run.
     """
     if not courses:
         raise DataError("there is no run to draw")
@@ -116,8 +141,8 @@ def plot_clinic(courses, knows_nothing):
     return figure
 
 
-def _smooth(values, window=5):
-    """Running mean; the ends are means of what is there."""
+def _smooth(values: ArrayLike, window: int = 5) -> np.ndarray:
+    """Return the running mean; at the ends it is the mean of what is there."""
     values = np.asarray(values, dtype=float)
     kernel = np.ones(min(window, len(values)))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
