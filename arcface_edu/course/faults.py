@@ -43,7 +43,7 @@ def build_linear(group: Any) -> DistributedDataParallel:
 
 
 def train(ddp: DistributedDataParallel, batches: int, world: World) -> tuple[int, str, float]:
-    """(steps taken, what went wrong in its first words, seconds of the last step)"""
+    """Train, and return the steps taken, the first words of the error or "", and the seconds of the last step."""
     optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(world.rank)
     for step in range(batches):

@@ -62,7 +62,7 @@ def grad_of(tensor: Tensor) -> Tensor:
 
 
 def draw_batch(size: int) -> tuple[Tensor, Tensor]:
-    """embeddings (size, D) and labels (size,), the same on every rank"""
+    """Draw embeddings (size, D) and labels (size,), the same on every rank."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(size, DIMENSION, generator=generator), torch.randint(PEOPLE, (size,), generator=generator)
 

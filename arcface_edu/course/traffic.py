@@ -43,7 +43,7 @@ def in_plain_lists(timeline: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(ddp: nn.Module, images: Tensor, sent: list[int], skipped: int = 2) -> tuple[dict[str, Any], int]:
-    """(timeline of one step, see `read_timeline`; its number of messages). The first steps are unlike all others."""
+    """Return the timeline of one step, as `read_timeline`, and its number of messages; the first steps are skipped."""
     optimizer = torch.optim.SGD(ddp.parameters(), lr=1e-3)
 
     def step() -> None:

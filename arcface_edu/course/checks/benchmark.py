@@ -1,21 +1,29 @@
 """Checks of the exercises of notebook 07: TAR at a FAR."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 
-def check_tar_at_far(tar):
-    """Is `tar(same, different, far)` the TAR at a FAR that is never above the wanted one?  returns: True or False.
+def check_tar_at_far(tar: Callable[[np.ndarray, np.ndarray, float], Any]) -> bool:
+    """Check that `tar` computes the TAR at a FAR that is never above the wanted one; print what is wrong.
 
-    same: (S,) cosines of same-identity pairs; different: (D,) of the others. A pair comes in when its score is above
-    that of the best stranger who must stay outside.
+    A pair is accepted when its score is above that of the best stranger who must stay outside.
+
+    Args:
+        tar: The attempt: (S,) cosines of same-identity pairs, (D,) of the others, and a FAR -> TAR in [0, 1].
+
+    Returns:
+        Whether the attempt is right.
     """
     wrong = find_fault(tar)
     print(wrong or "Right: that is how every TAR at FAR in every paper is counted, up to how a FAR between two is met.")
     return wrong is None
 
 
-def find_fault(tar):
-    """A sentence about the first thing that is wrong, or None."""
+def find_fault(tar: Callable[[np.ndarray, np.ndarray, float], Any]) -> str | None:
+    """Return a sentence about the first thing that is wrong, or None."""
     same, different = np.array([0.9, 0.8, 0.5, 0.3]), np.array([0.1, 0.6, 0.2, 0.4])
     found = tar(same.copy(), different.copy(), 0.25)
     if found is None:

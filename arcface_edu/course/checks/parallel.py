@@ -1,18 +1,28 @@
 """Checks of notebook 04: what a rank does with its gradients."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 PATIENCE = 2  # seconds that a rank waits for the others, where real ones would wait for minutes
 
 
-def check_one_message(average_gradients):
-    """Run `average_gradients(model)` as two ranks and as three, here threads.  returns: whether it is right."""
+def check_one_message(average_gradients: Callable[[nn.Module], Any]) -> bool:
+    """Check that `average_gradients(model)` averages all gradients in one message; print what is wrong.
+
+    It runs on two ranks and on three, which are threads here.
+
+    Args:
+        average_gradients: Replaces the gradients of its rank's model by the mean over all ranks.
+
+    Returns:
+        Whether it is right.
+    """
     for size in (2, 3):
         if problem := find_problem(average_gradients, size):
             print(problem)
@@ -21,11 +31,11 @@ def check_one_message(average_gradients):
     return True
 
 
-def find_problem(average_gradients, size):
-    """A sentence on what is wrong with it on `size` ranks, or None."""
+def find_problem(average_gradients: Callable[[nn.Module], Any], size: int) -> str | None:
+    """Return a sentence on what is wrong with it on `size` ranks, or None."""
     models = [small_model(rank) for rank in range(size)]
     weights, own = ([torch.cat(flat(model, part)) for model in models] for part in ("data", "grad"))
-    mean = sum(own) / size
+    mean = torch.stack(own).mean(0)
     world = ThreadWorld(size)
     errors = world.run(lambda rank: average_gradients(models[rank]))
 
@@ -62,8 +72,8 @@ def find_problem(average_gradients, size):
     return "All ranks agree, but not on the mean of their gradients; is every tensor averaged, and only once?"
 
 
-def small_model(rank):
-    """The same weights on every rank, gradients of its own, and one weight that is frozen."""
+def small_model(rank: int) -> nn.Module:
+    """Return a model with the same weights on every rank, gradients of its own, and one frozen weight."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2))
     model[0].bias.requires_grad_(False)
@@ -71,27 +81,29 @@ def small_model(rank):
     return model
 
 
-def flat(model, part):
+def flat(model: nn.Module, part: str) -> list[Tensor]:
+    """Return a flat copy of the `data` or `grad` of each weight that is trained."""
     return [getattr(p, part).flatten().clone() for p in model.parameters() if p.requires_grad]
 
 
 class ThreadWorld:
-    """Threads in the place of ranks: within `run`, what they call of torch.distributed is answered here.
+    """Threads in place of ranks: within `run`, their calls of torch.distributed are answered here.
 
-    calls: how often each has called all_reduce.
+    Attributes:
+        calls: How often each rank has called all_reduce.
     """
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.size, self.calls = size, [0] * size
         self.held: list[Any] = [None] * size  # what each passes on
         self.mine = threading.local()
         self.meeting = threading.Barrier(size, timeout=PATIENCE)
 
-    def run(self, function):
-        """Call function(rank) on every rank.  returns: the error of each, or None."""
+    def run(self, function: Callable[[int], Any]) -> list[Exception | None]:
+        """Call function(rank) on every rank, and return the error of each, or None."""
         errors: list[Exception | None] = [None] * self.size
 
-        def live(rank):
+        def live(rank: int) -> None:
             self.mine.rank = rank
             try:
                 function(rank)
@@ -110,7 +122,10 @@ class ThreadWorld:
                 thread.join()
         return errors
 
-    def all_reduce(self, tensor, op=dist.ReduceOp.SUM, group=None, async_op=False):
+    def all_reduce(
+        self, tensor: Tensor, op: Any = dist.ReduceOp.SUM, group: Any = None, async_op: bool = False
+    ) -> None:
+        """Sum `tensor` over the threads, in place."""
         if op != dist.ReduceOp.SUM or async_op:
             raise ValueError(
                 "this all_reduce can only sum, and returns when it has; gloo knows no ReduceOp.AVG either."

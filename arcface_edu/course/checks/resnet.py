@@ -1,17 +1,23 @@
-"""Exercises on residual networks: each check compares with a network that is not ours, and says what is wrong."""
+"""Checks of the exercises on residual networks: each compares with another network, and prints what is wrong."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
 
-def check_resnet_block(forward):
-    """Is `forward(block, x)` what torchvision's BasicBlock makes of x?  Says what is wrong; returns True if nothing is.
+def check_resnet_block(forward: Callable[[BasicBlock, Tensor], Any]) -> bool:
+    """Check that `forward(block, x)` is the output of torchvision's BasicBlock for x; print what is wrong.
 
-    block: a BasicBlock, with conv1, bn1, conv2, bn2 and downsample, None where the shape stays.   x: (B, C, H, W).
+    Args:
+        forward: The attempt: a BasicBlock with conv1, bn1, conv2, bn2 and downsample (None where the shape stays), and
+            x (B, C, H, W) -> (B, C', H', W').
+
+    Returns:
+        Whether the attempt is right.
     """
     for what, block, x in blocks_to_try():
         with torch.no_grad():
@@ -28,10 +34,14 @@ def check_resnet_block(forward):
     return True
 
 
-def check_plain_tower(start):
-    """Does a tower without skips and without BN, begun by `start(network)`, learn eight pictures by heart in 30 steps?
+def check_plain_tower(start: Callable[[nn.Sequential], Any]) -> bool:
+    """Check that a tower without skips and BN learns eight pictures by heart in 30 steps; print how far it came.
 
-    Says how far it came; returns True if it does.
+    Args:
+        start: The attempt: initializes the weights of a `plain_tower` in place, and returns it.
+
+    Returns:
+        Whether the attempt is right.
     """
     torch.manual_seed(0)
     pictures, labels = F.avg_pool2d(torch.randn(8, 3, 28, 28), 2), torch.arange(8)
@@ -67,23 +77,24 @@ def gradient_norm(block: Any) -> float:
 class PlainBlock(nn.Module):
     """A block of the notebook's tower, without skip and without BN; its layers stand at the same positions."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         first, second = (nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in range(2))
         self.body = nn.Sequential(nn.Identity(), first, nn.Identity(), nn.PReLU(8), second, nn.Identity())
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, of the shape of x, (B, 8, H, W)."""
         return self.body(x)
 
 
-def plain_tower():
-    """(B, 3, 14, 14) -> (B, 8): a convolution, 49 blocks, and a linear layer."""
+def plain_tower() -> nn.Sequential:
+    """Build a network (B, 3, 14, 14) -> (B, 8): a convolution, 49 blocks, and a linear layer."""
     blocks = [PlainBlock() for _ in range(49)]
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), *blocks, nn.Flatten(), nn.Linear(8 * 14 * 14, 8))
 
 
-def blocks_to_try():
-    """(what it is, the block, an input): one that keeps the shape, one that halves the map."""
+def blocks_to_try() -> Iterator[tuple[str, BasicBlock, Tensor]]:
+    """Yield (what it is, the block, an input): a block that keeps the shape, and one that halves the map."""
     generator = torch.Generator().manual_seed(0)
     shrink = nn.Sequential(nn.Conv2d(8, 16, 1, stride=2, bias=False), nn.BatchNorm2d(16))
     kinds = {"a block that keeps the shape": BasicBlock(8, 8)}
@@ -95,8 +106,8 @@ def blocks_to_try():
         yield what, block.eval(), torch.randn(2, 8, 6, 6, generator=generator)
 
 
-def what_is_wrong(answer, block, x):
-    """A sentence on how an answer differs from the block's own, or None."""
+def what_is_wrong(answer: Any, block: BasicBlock, x: Tensor) -> str | None:
+    """Return a sentence on how an answer differs from the block's own, or None."""
     right = block(x)
     if not isinstance(answer, torch.Tensor):
         return f"it returns {answer!r}, no tensor; write the block from the picture."

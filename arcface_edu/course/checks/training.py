@@ -1,4 +1,9 @@
-"""Checks for the notebook about a training run: the rate of a step, and what ails five runs."""
+"""Checks of the exercises on a training run: the learning rate of a step, and what is wrong with five runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from arcface_edu.config import load_config
 from arcface_edu.training.schedule import Schedule
@@ -14,17 +19,28 @@ LOOK_AT = dict(
 )
 
 
-def behind_letters(courses):
-    """The runs of a clinic under letters instead of names; the healthy one comes first, under its own.
+def behind_letters(courses: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[np.ndarray]]:
+    """Return the runs of a clinic under letters instead of names; the healthy one comes first, under its own.
 
-    courses: dict name -> (loss, angle, norm, ...).   returns: dict name or letter -> (loss, angle, norm).
+    Args:
+        courses: For each run by name, (loss, angle, norm, ...), each of the first three (S,).
+
+    Returns:
+        (loss, angle, norm) for each letter.
     """
     names = dict(healthy="healthy") | PATIENTS
     return {letter: courses[name][:3] for letter, name in names.items()}
 
 
-def check_diagnoses(answers):
-    """Hold a dict letter -> name against the runs.  returns: whether all are right; prints what to look at, if not."""
+def check_diagnoses(answers: Mapping[str, str]) -> bool:
+    """Check the names given to the runs behind letters; print what to look at where one is wrong.
+
+    Args:
+        answers: For each letter, a name of PATIENTS.
+
+    Returns:
+        Whether all are right.
+    """
     wrong = [letter for letter, name in PATIENTS.items() if answers.get(letter) != name]
     strange = [name for name in answers.values() if name and name not in PATIENTS.values()]
     if not any(answers.values()):
@@ -50,8 +66,15 @@ LAST = {
 }
 
 
-def check_doctor(doctor):
-    """Ask `doctor(above, angle, gradient)` about the six runs and others like them.  returns: whether all is right."""
+def check_doctor(doctor: Callable[[float, float, float], Any]) -> bool:
+    """Check that `doctor` diagnoses the six runs and others like them; print the first that it does not.
+
+    Args:
+        doctor: Loss above ignorance, target angle in degrees, norm of the gradient -> a name of LAST.
+
+    Returns:
+        Whether all is right.
+    """
     for name, (above, angle, gradient) in LAST.items():
         for shift, factor in ((0, 1), (0.3, 1.3), (-0.3, 0.8)):
             values = above + shift, min(angle + 4 * shift, 90), gradient * factor
@@ -68,8 +91,15 @@ def check_doctor(doctor):
     return True
 
 
-def check_rate(rate):
-    """Hold rate(step) against the schedule of `ms1mv3_r50` on 8 GPUs.  returns: whether it is right; prints why not."""
+def check_rate(rate: Callable[[int], Any]) -> bool:
+    """Check rate(step) against the schedule of `ms1mv3_r50` on 8 GPUs; print what is wrong.
+
+    Args:
+        rate: A step -> its learning rate.
+
+    Returns:
+        Whether it is right.
+    """
     config = load_config("ms1mv3_r50")
     right = Schedule.of(config, config.num_image, GPUS)
     first, second, third = right.decay_steps or ()
@@ -92,9 +122,9 @@ def check_rate(rate):
     return False
 
 
-def diagnose(said, right):
-    """In words, the first thing that is wrong with the rates `said`, a dict step -> rate."""
-    first, second, _ = right.decay_steps
+def diagnose(said: Mapping[int, float], right: Schedule) -> str:
+    """Return a sentence on the first thing that is wrong with the learning rates `said`, by step."""
+    first, second, _ = right.decay_steps or ()
     peak = right.peak_lr
     if abs(said[0] - 0.1) < 1e-9:
         return f"the 0.1 of the config is meant for 512 images a step; {GPUS} GPUs take {right.total_batch:,}."
