@@ -92,6 +92,8 @@ SCHEMA: dict[str, tuple[Key, ...]] = {
         Key("draw_pairs", int, 3000, NOT_NEGATIVE, "how many pairs of other people to verify on"),
         Key("draw_seed", int, 0, None, "another seed, another population"),
         Key("draw_difficulty", float, 1.0, NOT_NEGATIVE, "0 = passport photographs, 1 = snapshots, 2 = hard"),
+        Key("augment", str, "mirror", _one_of("mirror", "photo"),
+            "half of the images mirrored | also turned, scaled, shifted, relit, coarser, noisy, half of them grey"),
         Key("max_corrupt", int, 100, NOT_NEGATIVE,
             "broken records that are skipped, counted and named before the run gives up"),
         Key("num_workers", int, 2, NOT_NEGATIVE, "processes that read and decode images"),
@@ -150,7 +152,7 @@ SCHEMA: dict[str, tuple[Key, ...]] = {
         Key("device", str | None, None, None, '"cpu", "cuda", "mps"; None = the accelerator if there is one'),
         Key("compile", bool, False, None,
             "True: torch.compile the network's training step; slow to begin, see docs/performance.md"),
-        Key("seed", int, 2048, NOT_NEGATIVE, "of weights, order, mirroring and sampled centres"),
+        Key("seed", int, 2048, NOT_NEGATIVE, "of weights, order, augmentation and sampled centres"),
     ),
     "many processes (torchrun --nproc_per_node=N -m arcface_edu.train ...)": (
         Key("parallel", str, "ddp", _one_of("ddp", "dp"),

@@ -12,7 +12,11 @@ from arcface_edu.config_schema import SCHEMA
 from arcface_edu.heads import MARGINS, head_options
 
 HEAD = re.compile(r"(?P<data>\w+), [\w-]+, (?P<gpus>\d+) GPUs?, (?P<year>\d{4}): ")  # of a recipe's docstring
-DECISIVE = ["num_classes", *(key.name for group in ("network", "head", "optimization") for key in SCHEMA[group])]
+DECISIVE = [
+    "num_classes",
+    "augment",
+    *(key.name for group in ("network", "head", "optimization") for key in SCHEMA[group]),
+]
 COLUMNS = ("recipe of InsightFace", "data", "network", "GPUs", "images/step", "epochs", "learning rate", "margin",
            "gradient", "year")  # fmt: skip
 
@@ -66,7 +70,8 @@ def recipe_line(config: EasyDict) -> str:
     else:
         options = head_options(config.loss) | config.head_options
         head = " ".join([config.loss, *(f"{name}={value}" for name, value in options.items())])
-    return f"recipe: {name}{config.num_epoch} epochs, learning rate {_rate(config)}, {head}"
+    augment = "" if config.augment == "mirror" else f", augment={config.augment}"
+    return f"recipe: {name}{config.num_epoch} epochs, learning rate {_rate(config)}, {head}{augment}"
 
 
 def _docstrings() -> dict[str, str]:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.config import load_config
 from arcface_edu.config_schema import keys_table
+from arcface_edu.data.augment import augment_photo, draw_photo
 from arcface_edu.data.loader import Batch, ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError
 from arcface_edu.evaluation.embedding import embed_images
@@ -233,11 +234,16 @@ def load_batches(
 def to_device(
     batches: list[Batch], step: int, config: Any, world: World, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images (B, 3, 112, 112), float in [-1, 1], half of them mirrored, and labels (B,), on the device."""
-    mirrored = draw_mirrored(len(batches), world.size, config.batch_size, step, config.seed)  # (parts, ranks, B) bool
-    for batch, flips in zip(batches, mirrored[:, world.rank], strict=True):
-        images = batch.images.to(device, non_blocking=True)  # (B, 3, 112, 112) uint8
-        yield augment(images, flips[: len(images)].to(device)), batch.labels.to(device, non_blocking=True)
+    """Yield images (B, 3, 112, 112), float in [-1, 1], augmented, and labels (B,), on the device."""
+    sizes = (len(batches), world.size, config.batch_size, step, config.seed)
+    mirrored = draw_mirrored(*sizes)  # (parts, ranks, B) bool
+    numbers = draw_photo(*sizes) if config.augment == "photo" else None  # (parts, ranks, B, R)
+    for part, batch in enumerate(batches):
+        own = part, world.rank, slice(len(batch.images))
+        images = augment(batch.images.to(device, non_blocking=True), mirrored[own].to(device))
+        if numbers is not None:
+            images = augment_photo(images, numbers[own])
+        yield images, batch.labels.to(device, non_blocking=True)
 
 
 def open_bar(schedule: Schedule, step: int, world: World) -> tqdm:

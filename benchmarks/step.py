@@ -2,6 +2,7 @@
 
     python benchmarks/step.py [--network r50] [--classes 93431] [--batch 16] [--rounds 5] [--also compile=True]
     python benchmarks/step.py --no-plain --also loss=adaface loss=magface     heads against ArcFace
+    python benchmarks/step.py --no-plain --also augment=photo                 with augmentation against without
 
 The plain way is what one writes first: NCHW, torch's own modules, all logits held, arccos and cos over the whole table
 of them, then SGD parameter by parameter. It runs in fp32 and under bf16 autocast. arcface_edu's step is the trainer's
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from arcface_edu.config import SHIPPED, load_config
+from arcface_edu.data.augment import augment_photo, draw_photo
 from arcface_edu.models import build_model
 from arcface_edu.models.prelu import PReLU
 from arcface_edu.training.precision import choose_device
@@ -68,12 +70,16 @@ class OurStep:
     def __init__(self, network, classes, device, *words):
         config = load_config(SHIPPED / "base.py", [f"network={network}", "lr=0.01", *words])
         dtype = torch.bfloat16 if config.fp16 else torch.float32
-        self.state = build_state(config, classes, device, dtype)
+        self.state, self.photo, self.seed = build_state(config, classes, device, dtype), config.augment == "photo", 0
         for group in self.state.optimizer.param_groups:
             group["lr"] = 0.01
 
     def __call__(self, images, labels):
-        return self.state.step([(images.to(memory_format=torch.channels_last), labels)]).losses[0].item()
+        images = images.to(memory_format=torch.channels_last)
+        if self.photo:
+            self.seed += 1
+            images = augment_photo(images, draw_photo(1, 1, len(images), 0, self.seed)[0, 0])
+        return self.state.step([(images, labels)]).losses[0].item()
 
 
 def main():

@@ -500,6 +500,27 @@ MUTANTS = [
         "data/test_loader.py::test_augment_mirrors_the_chosen_and_normalises_all",
     ),
     Mutant(
+        "every step changes its images alike",
+        "data/augment.py",
+        "seeded(seed, step, 2)",
+        "seeded(seed, 2)",
+        "data/test_augment.py::test_numbers_are_drawn_per_step_within_their_ranges",
+    ),
+    Mutant(
+        "images turn about their shifted middle",
+        "data/augment.py",
+        "sin * y - cos * x, sin, cos, -sin * x - cos * y",
+        "-x, sin, cos, -y",
+        "data/test_augment.py::test_geometry_is_that_of_an_affine_map_with_black_outside",
+    ),
+    Mutant(
+        "every rank changes its images as the first one",
+        "train.py",
+        "own = part, world.rank, slice(",
+        "own = part, 0, slice(",
+        "data/test_augment.py::test_two_ranks_see_what_one_with_twice_the_batch_sees",
+    ),
+    Mutant(
         "ranks read the same images",
         "data/loader.py",
         "(batch_in_epoch * self.world_size + self.rank) * self.batch_size",

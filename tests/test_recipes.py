@@ -55,4 +55,6 @@ def test_a_changed_recipe_and_a_config_of_ones_own_go_by_no_name():
     assert recipe_line(load_config("drawn_faces", ["loss=softmax", "poly_power=2"])) == (
         "recipe: 7 epochs, learning rate 0.1, power 2 decay, 0.5 of warm-up, softmax"
     )
-    assert recipe_line(load_config("ms1mv3_r50_8gpus", ["init=w.pt"])).startswith("recipe: 20 epochs, ")
+    for word in ("init=w.pt", "augment=photo"):
+        assert recipe_line(load_config("ms1mv3_r50_8gpus", [word])).startswith("recipe: 20 epochs, ")
+    assert recipe_line(load_config("drawn_faces", ["augment=photo"])).endswith(", augment=photo")

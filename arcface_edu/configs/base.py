@@ -19,6 +19,8 @@ config.draw_photos = 0  # how many photographs to draw of each
 config.draw_pairs = 3000  # how many pairs of other people to verify on
 config.draw_seed = 0  # another seed, another population
 config.draw_difficulty = 1.0  # 0 = passport photographs, 1 = snapshots, 2 = hard
+# mirror | photo: half of the images mirrored | also turned, scaled, shifted, relit, coarser, noisy, half of them grey
+config.augment = "mirror"
 config.max_corrupt = 100  # broken records that are skipped, counted and named before the run gives up
 config.num_workers = 2  # processes that read and decode images
 config.dali = False  # accepted from InsightFace configs; decoding here is torchvision's
@@ -63,7 +65,7 @@ config.fp16 = True  # mixed precision: bf16 where the device has it, else fp16 w
 config.amp_dtype = None  # bf16 | fp16: to insist on one of them
 config.device = None  # "cpu", "cuda", "mps"; None = the accelerator if there is one
 config.compile = False  # True: torch.compile the network's training step; slow to begin, see docs/performance.md
-config.seed = 2048  # of weights, order, mirroring and sampled centres
+config.seed = 2048  # of weights, order, augmentation and sampled centres
 
 # many processes (torchrun --nproc_per_node=N -m arcface_edu.train ...)
 config.parallel = "ddp"  # ddp | dp: dp = DataParallel, one process with several GPUs, for comparison

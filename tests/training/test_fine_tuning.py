@@ -243,7 +243,7 @@ def test_a_run_keeps_the_backbone_for_an_epoch_and_trains_it_then(words, weights
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], [ADAMW, "lr=0.001"], [SAMPLED]])
+@pytest.mark.parametrize("more", [["augment=photo"], [ADAMW, "lr=0.001"], [SAMPLED]])
 def test_stopped_while_the_head_learns_alone_and_resumed_it_ends_as_if_never_stopped(
     words, weights, tmp_path, monkeypatch, more
 ):
