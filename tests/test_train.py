@@ -117,12 +117,12 @@ def wait_for_checkpoint(run, before, process):
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_it_ends_where_the_uninterrupted_run_ends(words, tmp_path):
     train(load_config("own_data", [*words, f"output={tmp_path / 'whole'}"]))
-    dice = random.Random(time.time_ns())
+    rng = random.Random(time.time_ns())
     for _ in range(3):
         process = start([*words, "resume=True"])
         before = len(list_checkpoints(tmp_path / "run" / "checkpoints"))
         wait_for_checkpoint(tmp_path / "run", before, process)
-        time.sleep(dice.uniform(0, 0.6))
+        time.sleep(rng.uniform(0, 0.6))
         process.send(signal.SIGKILL)
         process.finish()
         if (tmp_path / "run" / "model.pt").exists():

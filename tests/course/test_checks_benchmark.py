@@ -33,8 +33,8 @@ def test_right_answers_pass(tar, capsys):
 
 
 def test_where_a_whole_number_of_strangers_may_come_in_it_is_the_packages(capsys):
-    dice = np.random.default_rng(1)
-    same, different = dice.normal(0.4, 0.2, 200), dice.normal(0, 0.2, 1024)
+    rng = np.random.default_rng(1)
+    same, different = rng.normal(0.4, 0.2, 200), rng.normal(0, 0.2, 1024)
     for far in (0.5, 0.125, 2**-9):
         assert right(same, different, far) == of_the_package(same, different, far)
     assert check_tar_at_far(of_the_package) is False  # it takes the nearest FAR: two strangers for one and a half

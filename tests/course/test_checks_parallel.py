@@ -24,17 +24,17 @@ def divided_first(model):
 
 
 def in_one_message(model):
-    packet = torch.cat([p.grad.flatten() for p in with_grad(model)])
-    dist.all_reduce(packet)
-    packet /= dist.get_world_size()
-    for p, part in zip(with_grad(model), packet.split([p.numel() for p in with_grad(model)]), strict=True):
+    bucket = torch.cat([p.grad.flatten() for p in with_grad(model)])
+    dist.all_reduce(bucket)
+    bucket /= dist.get_world_size()
+    for p, part in zip(with_grad(model), bucket.split([p.numel() for p in with_grad(model)]), strict=True):
         p.grad = part.view_as(p)
 
 
 def in_one_message_divided_first(model):
-    packet = torch.cat([p.grad.flatten() for p in with_grad(model)]) / dist.get_world_size()
-    dist.all_reduce(packet)
-    for p, part in zip(with_grad(model), packet.split([p.numel() for p in with_grad(model)]), strict=True):
+    bucket = torch.cat([p.grad.flatten() for p in with_grad(model)]) / dist.get_world_size()
+    dist.all_reduce(bucket)
+    for p, part in zip(with_grad(model), bucket.split([p.numel() for p in with_grad(model)]), strict=True):
         p.grad.copy_(part.view_as(p))
 
 
@@ -58,9 +58,9 @@ def summed(model):
 
 
 def halved(model):
-    packet = torch.cat([p.grad.flatten() for p in with_grad(model)])
-    dist.all_reduce(packet)
-    for p, part in zip(with_grad(model), packet.split([p.numel() for p in with_grad(model)]), strict=True):
+    bucket = torch.cat([p.grad.flatten() for p in with_grad(model)])
+    dist.all_reduce(bucket)
+    for p, part in zip(with_grad(model), bucket.split([p.numel() for p in with_grad(model)]), strict=True):
         p.grad.copy_(part.view_as(p) / 2)
 
 

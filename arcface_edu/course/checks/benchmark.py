@@ -52,8 +52,8 @@ def find_fault(tar: Callable[[np.ndarray, np.ndarray, float], Any]) -> str | Non
             f"Same-person pair and stranger both have cosine 0.4, and that stranger must stay outside: then the pair "
             f"does, too. TAR is 0.5, yours {found:.3g}: accept what is above (>), not what is equal."
         )
-    dice = np.random.default_rng(0)
-    same, different = dice.normal(0.5, 0.2, 300), dice.normal(0, 0.2, 8000)
+    rng = np.random.default_rng(0)
+    same, different = rng.normal(0.5, 0.2, 300), rng.normal(0, 0.2, 8000)
     for far in (0.125, 0.0625, 0.015625):  # exact in binary: no rounding on the way to a count
         allowed = int(far * len(different))
         outside = sorted(different, reverse=True)[allowed]

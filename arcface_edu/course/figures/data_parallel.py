@@ -39,7 +39,7 @@ class Span(NamedTuple):
 
 
 def plot_dp_ddp_timelines(
-    milliseconds: Mapping[str, float], of_what: str, ranks: int = 3, packets: int = 7, ax: Axes | None = None
+    milliseconds: Mapping[str, float], of_what: str, ranks: int = 3, buckets: int = 7, ax: Axes | None = None
 ) -> Figure:
     """Plot one step of DataParallel over one of DistributedDataParallel, on one clock: same images, same gradient.
 
@@ -50,13 +50,13 @@ def plot_dp_ddp_timelines(
             have the weights, or one has the sum of all gradients), as `cost.milliseconds` returns them.
         of_what: Network, batch and GPU of these times, for the name of the time axis.
         ranks: N.
-        packets: Buckets of DDP's gradients, all of one size.
+        buckets: How many, all of one size, DDP sends its gradients in.
         ax: Where; None makes a new figure.
     """
     figure, ax = canvas(ax, size=(10, 1.9 + 0.95 * ranks))
     ways = {
         "DataParallel": data_parallel_step(ranks, **milliseconds),
-        "DistributedDataParallel": ddp_step(ranks, **milliseconds, packets=packets),
+        "DistributedDataParallel": ddp_step(ranks, **milliseconds, buckets=buckets),
     }
     ends = {way: max(span.end for span in spans) for way, spans in ways.items()}
     ticks, labels = [], []
@@ -117,14 +117,14 @@ def data_parallel_step(
 
 
 def ddp_step(
-    ranks: int, forward: float, backward: float, loss: float, update: float, message: float, packets: int
+    ranks: int, forward: float, backward: float, loss: float, update: float, message: float, buckets: int
 ) -> list[Span]:
     """Return the spans of a DDP step: each bucket of gradients is sent as soon as the backward pass has filled it."""
-    travel = 2 * (ranks - 1) / ranks * message / packets
+    travel = 2 * (ranks - 1) / ranks * message / buckets
     known = forward + loss
     arrived, spans = 0.0, []
-    for number in range(1, packets + 1):
-        leaves = max(arrived, known + backward * number / packets)
+    for number in range(1, buckets + 1):
+        leaves = max(arrived, known + backward * number / buckets)
         arrived = leaves + travel
         spans += [Span(rank, "communication", f"{number}", leaves, arrived) for rank in range(ranks)]
     phases = {"forward": (0, forward), "loss": (forward, known), "backward": (known, known + backward)}

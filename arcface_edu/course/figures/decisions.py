@@ -66,10 +66,10 @@ def plot_reports(
         raise DataError(f"reports at FARs {list(reports)} and the truth at {list(truth)}: the same ones are meant")
     figure, ax = canvas(ax, size=(7.2, 4.0))
     fars = sorted(reports, reverse=True)
-    dice, fill = np.random.default_rng(0), {True: "full", False: "none"}
+    rng, fill = np.random.default_rng(0), {True: "full", False: "none"}
     for place, far in enumerate(fars):
         found = np.asarray(reports[far], dtype=float)
-        x = place + dice.uniform(-0.18, 0.18, len(found))
+        x = place + rng.uniform(-0.18, 0.18, len(found))
         ax.plot(x, found, "o", color=SAME, markersize=4, fillstyle=fill[pairs * far >= 10], alpha=0.6)
         ax.hlines(truth[far], place - 0.32, place + 0.32, color=INK, linewidth=2)
     for enough, label in ((True, "lists with ten false accepts or more"), (False, "with fewer")):

@@ -44,19 +44,19 @@ def test_a_step_of_data_parallel_hides_nothing_and_updates_on_one_gpu():
     assert [span.rank for span in spans if span.words in ("update", "head of all 3")] == [0, 0]
 
 
-def test_a_step_of_ddp_waits_for_its_last_packet_alone():
-    spans = ddp_step(4, **TIMES, packets=4)
+def test_a_step_of_ddp_waits_for_its_last_bucket_alone():
+    spans = ddp_step(4, **TIMES, buckets=4)
     assert end(spans) == pytest.approx(2 + 0.5 + 4 + 2 * 3 / 4 / 4 + 1)
-    assert end(ddp_step(4, **TIMES, packets=1)) == pytest.approx(2 + 0.5 + 4 + 2 * 3 / 4 + 1)
-    slow = ddp_step(2, **(TIMES | dict(message=40.0)), packets=4)  # then all that counts is what travels
+    assert end(ddp_step(4, **TIMES, buckets=1)) == pytest.approx(2 + 0.5 + 4 + 2 * 3 / 4 + 1)
+    slow = ddp_step(2, **(TIMES | dict(message=40.0)), buckets=4)  # then all that counts is what travels
     assert end(slow) == pytest.approx(2 + 0.5 + 1 + 40 + 1)
-    packets = [span for span in slow if span.kind == "communication" and span.rank == 1]
-    assert never_two_at_once(packets)
-    assert end(ddp_step(1, **TIMES, packets=4)) == pytest.approx(7.5)
+    buckets = [span for span in slow if span.kind == "communication" and span.rank == 1]
+    assert never_two_at_once(buckets)
+    assert end(ddp_step(1, **TIMES, buckets=4)) == pytest.approx(7.5)
 
 
 def test_the_timelines_say_that_they_are_computed_and_of_what():
-    figure = plot_dp_ddp_timelines(TIMES, "r50 on a V100", packets=4)
+    figure = plot_dp_ddp_timelines(TIMES, "r50 on a V100", buckets=4)
     assert figure.axes[0].get_xlabel() == "milliseconds, computed, not measured: r50 on a V100"
     assert texts(figure).count("backward") == 6
     names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
