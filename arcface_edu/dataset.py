@@ -178,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     a("--workers", type=int, help="processes; None is one per core")
     a("--overwrite", action="store_true", help="replace what is there")
 
-    a = add(detect, "find the largest face in each photo, and five points in it (takes the extra: detect)")
+    a = add(detect, "find the largest face in each photo, and five points in it")
     a("photos", type=Path, help="folder of photos, with folders in it or without")
     a("out", type=Path, help="table to write, for `align`; look at it and correct it")
     a("--overwrite", action="store_true", help="replace what is there")

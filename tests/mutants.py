@@ -570,6 +570,13 @@ MUTANTS = [
         "data/test_folder.py::test_held_out_people_are_in_no_training",
     ),
     Mutant(
+        "the detector does not look for the faces of a group",
+        "data/alignment/detector.py",
+        "        while face * SHRINK >= max(SMALLEST, sides.min().item() / 20):\n",
+        "        while False:\n",
+        "data/alignment/test_detector.py",
+    ),
+    Mutant(
         "alignment admits a mirror",
         "data/alignment/align.py",
         "np.array([[a, -b], [b, a]])",

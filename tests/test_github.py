@@ -30,7 +30,7 @@ def test_the_oldest_packages_are_the_lower_bounds_of_pyproject():
     extras = project["optional-dependencies"]
     bounds = {
         *project["dependencies"],
-        *(bound for name in ("course", "export", "detect", "heif") for bound in extras[name]),
+        *(bound for name in ("course", "export", "heif") for bound in extras[name]),
     }
     lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
     assert {line for line in lines if not line.startswith("#")} == {bound.replace(">=", "==") for bound in bounds}

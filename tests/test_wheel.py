@@ -61,6 +61,7 @@ def test_wheel_holds_recipes_and_types_and_nothing_of_the_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "arcface_edu").rglob("*.py")}
     assert ours <= names
+    assert {f"arcface_edu/data/alignment/{name}" for name in ("mtcnn.npz", "MTCNN_LICENSE.txt")} <= names
     assert {"arcface_edu/py.typed", "arcface_edu/configs/insightface/ms1mv3_r50.py"} <= names
     assert {name.split("/")[0] for name in names} == {"arcface_edu", f"arcface_edu-{arcface_edu.__version__}.dist-info"}
 

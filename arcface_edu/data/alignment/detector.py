@@ -1,12 +1,12 @@
 """Faces in a photograph, and five landmarks of each: MTCNN, three small networks in a row (Zhang et al. 2016).
 
 P-Net looks at the picture in many sizes for what may be a face, R-Net and O-Net are larger and look again at what is
-left, and O-Net says where eyes, nose and mouth are. The trained weights are those in the package `mtcnn` by Iván de
-Paz Centeno (MIT licence), which `pip install -e ".[detect]"` brings: 2 MB, of which nothing but the numbers is used.
+left, and O-Net says where eyes, nose and mouth are. The trained weights, mtcnn.npz beside this file (fp16, 0.9 MB), are
+those of the package `mtcnn` by Iván de Paz Centeno (MIT licence, in MTCNN_LICENSE.txt). The page in docs/demo finds
+faces by the same three networks.
 """
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
-from arcface_edu.errors import from_extra
+from arcface_edu.errors import DataError
+from arcface_edu.io import StrPath
 
 SHRINK = 0.709  # from one size of the picture to the next: half the area
 WINDOW, STRIDE = 12, 2  # the receptive field of P-Net and the step between two, in pixels
+WEIGHTS = Path(__file__).with_name("mtcnn.npz")
+NETWORKS = ("pnet", "rnet", "onet")
+SMALLEST = 20.0  # pixels of the smallest face that is looked for
 THRESHOLDS = (0.6, 0.7, 0.7)  # the probability of a face from which P-Net, R-Net, O-Net keep it
 
 
@@ -43,7 +47,7 @@ class Stage(nn.Module):
             layers += [nn.Conv2d(in_channels, out_channels, kernel), nn.PReLU(out_channels)]
             layers += [nn.MaxPool2d(pool, 2, ceil_mode=True)] if pool else []
         if hidden:
-            layers += [FlattenByColumns(), nn.Linear(*hidden), nn.PReLU(hidden[1])]
+            layers += [nn.Flatten(), nn.Linear(*hidden), nn.PReLU(hidden[1])]
         self.trunk = nn.Sequential(*layers)
         features = hidden[1] if hidden else convolutions[-1][1]
         self.heads = nn.ModuleList(nn.Linear(features, n) if hidden else nn.Conv2d(features, n, 1) for n in outputs)
@@ -53,36 +57,35 @@ class Stage(nn.Module):
         return [head(features) for head in self.heads]
 
 
-class FlattenByColumns(nn.Module):
-    """(B, C, H, W) -> (B, W * H * C): the order of the published weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 2, 1).flatten(1)
-
-
 class Mtcnn:
     """`detector(image)` -> boxes (N, 4), points (N, 5, 2), in pixels, float32; the largest face first.
 
     The image is uint8 (3, H, W) RGB. Points stand in the order of `alignment.align.TEMPLATE`.
 
+    Args:
+        weights: The file of the three networks' weights.
+
     Raises:
-        ConfigError: The weights are not installed.
+        DataError: The file is damaged, or another one.
     """
 
-    def __init__(self) -> None:
-        with from_extra("detect", "finding faces"):
-            import joblib
-            import lz4  # noqa: F401  (joblib needs it for these files, and fails with less clear words)
-
-            folder = weights_folder()
+    def __init__(self, weights: StrPath = WEIGHTS) -> None:
         box, points, face = 4, 10, 2
         self.pnet = Stage([(3, 10, 3, 2), (10, 16, 3, 0), (16, 32, 3, 0)], None, (box, face))
         self.rnet = Stage([(3, 28, 3, 3), (28, 48, 3, 3), (48, 64, 2, 0)], (576, 128), (box, face))
         self.onet = Stage(
             [(3, 32, 3, 3), (32, 64, 3, 3), (64, 64, 3, 2), (64, 128, 2, 0)], (1152, 256), (box, points, face)
         )
-        for name in ("pnet", "rnet", "onet"):
-            load_weights(getattr(self, name), joblib.load(folder / f"{name}.lz4"))
+        try:
+            with np.load(weights) as arrays:
+                for name in NETWORKS:
+                    for number, parameter in enumerate(getattr(self, name).parameters()):
+                        parameter.data.copy_(torch.from_numpy(arrays[f"{name}.{number}"]))
+        except Exception as error:  # on a damaged file NumPy raises nearly anything
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"{weights} does not hold the detector's weights ({why}): install the package anew."
+            ) from None
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,9 +96,12 @@ class Mtcnn:
         return boxes[by_size], points[by_size]
 
     def propose(self, picture: Tensor) -> Tensor:
-        """Return (N, 4) boxes of possible faces, as large as a tenth of the shorter side of `picture` (1, 3, H, W)."""
+        """Return (N, 4) boxes of possible faces, from a twentieth of the shorter side of `picture` (1, 3, H, W) on."""
         sides = torch.tensor(picture.shape[2:])
-        scale = WINDOW / max(20.0, sides.min().item() / 10)
+        face = max(SMALLEST, sides.min().item() / 10)  # pixels; down to SMALLEST and half of that share
+        while face * SHRINK >= max(SMALLEST, sides.min().item() / 20):
+            face *= SHRINK
+        scale = WINDOW / face
         found = []
         while sides.min() * scale >= WINDOW:
             smaller = F.interpolate(picture, size=(sides * scale + 1).int().tolist(), mode="area")
@@ -142,22 +148,6 @@ def refine(
     kept = nms(corrected, scores[likely], overlap)
     points = points_in_boxes(boxes, shares[0])[likely][kept] if shares else torch.zeros(0, 5, 2)
     return corrected[kept], points
-
-
-def weights_folder() -> Path:
-    """Return where the package `mtcnn` keeps its weights. It is not imported: its own networks take TensorFlow."""
-    package = find_spec("mtcnn")
-    if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError(name="mtcnn")
-    return Path(package.submodule_search_locations[0]) / "assets" / "weights"
-
-
-def load_weights(stage: Stage, arrays: Sequence[np.ndarray]) -> None:
-    """Copy weights into a stage, in their order: kernels as (h, w, in, out), matrices as (in, out), biases, slopes."""
-    for parameter, array in zip(stage.parameters(), arrays, strict=True):
-        weight = torch.from_numpy(array)
-        weight = weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.T if weight.ndim == 2 else weight
-        parameter.data.copy_(weight.reshape(parameter.shape))
 
 
 def shift_sides(boxes: Tensor, shifts: Tensor) -> Tensor:

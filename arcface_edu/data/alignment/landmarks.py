@@ -91,7 +91,7 @@ def find_landmarks(
         The points, as `read_landmarks` returns them, and the number of photographs with more than one face.
 
     Raises:
-        ConfigError: The detector is not installed.
+        DataError: The detector's file is damaged.
     """
     detector = Mtcnn()
     points: dict[str, np.ndarray] = {}
@@ -103,7 +103,7 @@ def find_landmarks(
             broken.append(str(error))
             continue
         if not len(found):
-            broken.append(f"{path}: no face of a tenth of its shorter side or more was found.")
+            broken.append(f"{path}: no face of 20 pixels and a twentieth of its shorter side was found.")
             continue
         points[str(path.relative_to(folder))] = found[0].numpy().astype(np.float64)
         several += len(found) > 1

@@ -1,8 +1,6 @@
 """The detector against faces whose points are known, because they were drawn there."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from arcface_edu.data.alignment.align import TEMPLATE, similarity
 from arcface_edu.data.alignment.detector import Mtcnn, crop
 from arcface_edu.data.images import decode
 from arcface_edu.data.synthetic.dataset import draw_person
-from arcface_edu.errors import ConfigError
+from arcface_edu.errors import DataError
 
 ORL = Path(__file__).parents[3] / "data" / "orl"
 
@@ -86,9 +84,28 @@ def test_a_crop_that_reaches_beyond_the_picture_is_grey_there():
     assert not crop(picture, torch.tensor([20.0, 20, 30, 30]), 4).any()
 
 
-def test_without_its_weights_a_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("arcface_edu.data.alignment.detector.find_spec", lambda name: None)
-    for package in ("joblib", "lz4"):  # these are there
-        monkeypatch.setitem(sys.modules, package, ModuleType(package))
-    with pytest.raises(ConfigError, match=r'finding faces takes the package mtcnn: pip install -e "\.\[detect\]"'):
-        Mtcnn()
+def test_thirty_faces_in_one_picture(detector, portraits):
+    """A group in ten columns and three rows, each face a twentieth of the picture's height: all, and each once."""
+    small = F.interpolate(portraits[1][None].float(), scale_factor=0.45, mode="area")[0].round().byte()  # 99 x 117
+    scene = torch.full((3, 900, 1600), 120, dtype=torch.uint8)
+    for row in range(3):
+        for column in range(10):
+            scene[:, 300 * row : 300 * row + 99, 150 * column : 150 * column + 117] = small
+    boxes, points = detector(scene)
+    assert len(boxes) == 30
+    assert len({(int(x // 150), int(y // 300)) for x, y in points.mean(1).tolist()}) == 30
+
+
+@pytest.mark.parametrize("content", [b"no weights", b"PK\x03\x04 cut short", b""])
+def test_a_file_that_does_not_hold_its_weights_is_named(tmp_path, content):
+    (tmp_path / "mtcnn.npz").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"mtcnn.npz does not hold the detector's weights \(.+\): install the package anew"
+    ):
+        Mtcnn(tmp_path / "mtcnn.npz")
+
+
+def test_weights_of_another_network_are_named(tmp_path):
+    np.savez(tmp_path / "other.npz", **{"pnet.0": np.zeros((3, 3), np.float16)})
+    with pytest.raises(DataError, match=r"other\.npz does not hold the detector's weights"):
+        Mtcnn(tmp_path / "other.npz")

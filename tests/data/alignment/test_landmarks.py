@@ -159,7 +159,7 @@ def test_a_detector_fills_the_table(faces, photos, tmp_path, monkeypatch):
     points, several = find_landmarks(photos, sorted(photos.rglob("*.png")), broken)
     assert list(points) == ["anna/0.png", "ben/0.png", "ben/1.png"] and several == 1
     np.testing.assert_allclose(points["ben/0.png"], TEMPLATE)  # the first is the largest
-    assert "anna/1.png: no face of a tenth" in broken[0] and "broken.png: not an image" in broken[1]
+    assert "anna/1.png: no face of 20 pixels" in broken[0] and "broken.png: not an image" in broken[1]
     assert torch.equal(align(decode((photos / "anna/0.png").read_bytes()), points["anna/0.png"]), faces["anna/0.png"])
 
 
