@@ -24,6 +24,7 @@ COMMANDS = {
     "angles": "statistics and pictures of the angles between embeddings",
     "plan": "memory, time and messages of a run, before it is paid for",
     "dataset": "draw, pack, inspect, align photographs; make verification pairs",
+    "labs": "wrong labels and unequal groups, with a known truth",
     "embed": "a row of numbers for each photograph",
     "export": "write a network as ONNX or as a model folder",
 }

@@ -8,6 +8,7 @@ python -m arcface_edu.dataset pack faces/ data/mine --hold-out 10              f
 python -m arcface_edu.dataset pairs faces/ data/mine/mine.bin --hold-out 10    verification pairs of those held out
 python -m arcface_edu.dataset pairs lfw/ lfw.bin --list pairs.txt              the pairs that a list names
 python -m arcface_edu.dataset inspect data/mine                                counts, sizes, broken files, a look
+python -m arcface_edu.dataset clean runs/mine data/mine data/clean             without labels that the run contradicts
 """
 
 import argparse
@@ -40,6 +41,7 @@ from arcface_edu.data.synthetic.crowds import GROUPS, Mix
 from arcface_edu.data.synthetic.dataset import draw_faces
 from arcface_edu.errors import ConfigError, DataError
 from arcface_edu.io import write_atomically, write_text_atomically
+from arcface_edu.training.precision import choose_device
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +144,22 @@ def inspect(options: argparse.Namespace) -> None:
         raise SystemExit(1)  # for scripts
 
 
+def clean(options: argparse.Namespace) -> None:
+    from arcface_edu.cleaning import clean as clean_labels  # needs a network, which the other commands do without
+
+    refuse_to_overwrite(options.out if options.out.suffix == ".csv" else options.out / "train.rec", options.overwrite)
+    device = choose_device(options.device)
+    done = clean_labels(
+        options.run_folder, options.data, options.out, options.relabel, options.join, options.limit, device
+    )
+    print(
+        f"{options.out}: of {done.images:,} images {done.dropped:,} left out, {done.relabelled:,} under another label, "
+        f"{done.joined:,} classes joined to others; {options.data} stays as it is."
+    )
+    if options.out.suffix != ".csv":
+        print(f"look at {options.out / 'report.html'} before you train on it.")
+
+
 def require_photographs(folder: Path) -> list[Path]:
     photographs = photographs_in(folder) if folder.is_dir() else []
     if not photographs:
@@ -156,7 +174,7 @@ def refuse_to_overwrite(path: Path, overwrite: bool) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("dataset", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="draw|detect|align|pack|pairs|inspect")
+    commands = parser.add_subparsers(required=True, metavar="draw|detect|align|pack|pairs|inspect|clean")
 
     def add(run: Callable[[argparse.Namespace], None], text: str) -> Callable[..., Any]:
         sub = commands.add_parser(
@@ -215,6 +233,20 @@ def build_parser() -> argparse.ArgumentParser:
     a = add(inspect, "count, measure and read everything in a data set, and name what is broken")
     a("path", type=Path, help="folder of photos, folder with train.rec, that file, or .bin file")
     a("--sheet", type=Path, metavar="PNG", default=Path("contact_sheet.png"), help="picture of some of the faces")
+
+    a = add(clean, "copy a data set without the labels that a network trained on it contradicts; a report shows them")
+    a("run_folder", type=Path, metavar="RUN", help="run trained on the data; loss=subcenter_arcface shows most")
+    a("data", type=Path, help="folder with train.rec, or of photos, as FOLDER/anna/1.jpg")
+    a("out", type=Path, help="folder to write, or a .csv for the list of changes alone")
+    a(
+        "--relabel",
+        action="store_true",
+        help="give suspects that lie near another person that label; else leave them out",
+    )
+    a("--join", action="store_true", help="make one of classes that look like one person")
+    a("--limit", type=float, metavar="DEG", help="leave out also what is further from the centre of its class")
+    a("--device", help="cpu, cuda, mps; the accelerator if there is one")
+    a("--overwrite", action="store_true", help="replace what is there")
     return parser
 
 

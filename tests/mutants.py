@@ -861,6 +861,34 @@ MUTANTS = [
         "second = round(wanted * 0.5)",
         "evaluation/test_groups.py",
     ),
+    Mutant(
+        "suspects are those that lie nearest",
+        "evaluation/suspects.py",
+        "suspects = other < own if limit is None",
+        "suspects = other > own if limit is None",
+        "evaluation/test_suspects.py",
+    ),
+    Mutant(
+        "every sub-centre is trusted",
+        "evaluation/suspects.py",
+        "return of_image == counts.argmax(1)[labels]",
+        "return of_image >= 0 * labels",
+        "evaluation/test_suspects.py",
+    ),
+    Mutant(
+        "half of the flipped labels stay right",
+        "data/label_noise.py",
+        "rng.integers(1, len(people), len(chosen))",
+        "rng.integers(0, 2, len(chosen))",
+        "data/test_label_noise.py",
+    ),
+    Mutant(
+        "a cleaned set keeps a suspect",
+        "cleaning.py",
+        "new = np.where(seen.suspects, DROPPED, labels)",
+        "new = np.where(seen.suspects & (labels > 0), DROPPED, labels)",
+        "test_labs.py::test_a_cleaned_set_holds_right_labels_only",
+    ),
     # --- the course
     Mutant(
         "an ablation passes with two seeds",

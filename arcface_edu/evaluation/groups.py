@@ -88,6 +88,21 @@ def group_rates(
     return GroupRates(names.tolist(), *found)
 
 
+class EveryPair(NamedTuple):
+    """Every two of M images as a pair."""
+
+    cosines: np.ndarray  # (N,), N = M (M - 1) / 2
+    is_same: np.ndarray  # (N,) bool
+    rows: np.ndarray  # (N, 2) of the two images
+
+
+def every_pair(embeddings: np.ndarray, people: np.ndarray) -> EveryPair:
+    """Compare every image with every other one: embeddings (M, D), people (M,) ints. M^2 numbers are held."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(unit), 1)
+    return EveryPair((unit @ unit.T)[first, second], people[first] == people[second], np.stack([first, second], 1))
+
+
 def _rates(
     cells: np.ndarray,
     wrong: np.ndarray,
@@ -177,7 +192,7 @@ def judge_groups(name: str, cosines: np.ndarray, is_same: np.ndarray, groups: Gr
         numbers = {
             "groups": found.names, "threshold": threshold, "far": points[far]["far"],
             "bootstrap": "over people" if groups.people is not None else "over pairs",
-            **{what: _for_program(rates) for what, rates in (("fmr", found.fmr), ("fnmr", found.fnmr))},
+            **{what: rates_for_program(rates) for what, rates in (("fmr", found.fmr), ("fnmr", found.fnmr))},
         }  # fmt: skip
         figures = {"groups": plot_group_rates(found.names, found.fmr, found.fnmr, by)}
         findings.append(Finding(f"{name} by {by}", "groups", about, headline, rows, notes, numbers, figures))
@@ -214,7 +229,9 @@ def _too_few(what: str, rates: Rates, names: list[str]) -> str:
     return f"Too few pairs for the {what} of {shown}: fewer than {FIRM} errors are to be expected there.{needed}"
 
 
-def _for_program(rates: Rates) -> dict[str, Any]:
+def rates_for_program(rates: Rates) -> dict[str, Any]:
+    """Return rates as JSON takes them: null for what is not known or has no bound."""
+
     def plain(values: np.ndarray) -> list[list[float | None]]:
         return [[None if np.isnan(value) else float(value) for value in row] for row in values]
 
