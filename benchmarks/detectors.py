@@ -65,9 +65,10 @@ def look(detector, pictures, expected, what):
     began = time.perf_counter()
     found = [detector(picture)[1].numpy() for picture in pictures]
     seconds = (time.perf_counter() - began) / len(pictures)
-    off, right, false = judge(found, [[points] for points in expected or [of_one[0] for of_one in found]])
+    wanted = expected or [of_one[0] if len(of_one) else None for of_one in found]
+    off, right, false = judge(found, [[points] if points is not None else [] for points in wanted])
     print(row(what, len(pictures), right, false, off if expected else [], seconds), flush=True)
-    return [points[0] for points in found]
+    return wanted
 
 
 def judge(found, expected):

@@ -1,6 +1,6 @@
 """Make what the page beside this file shows: `make demo`, after the run that it takes the network from.
 
-    python docs/demo/make_demo.py runs/drawn_faces   the network, the drawn faces, demo.json, and ort/
+    python docs/demo/make_demo.py runs/drawn_faces   the networks, the drawn faces, demo.json, and ort/
     python docs/demo/make_demo.py                    ort/ alone: onnxruntime-web, so that the page needs no network
 
 demo.js holds the version of onnxruntime-web; npm fetches it. Where chromium is, README's picture is taken too.
@@ -20,12 +20,17 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from torch import nn
 
 from arcface_edu import export
 from arcface_edu.cli import cli_main
+from arcface_edu.data.alignment.detector import NETWORKS, Mtcnn
 from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.exporting.to_onnx import IR, OPSET
 from arcface_edu.io import write_atomically
 from arcface_edu.training.metrics import read_metrics
 
@@ -41,6 +46,7 @@ def main(arguments=None):
         write_facts(Path(arguments[0]), PAGE)
         make_faces(PAGE)
         make_network(Path(arguments[0]), PAGE)
+        make_detector(PAGE)
     fetch_ort(PAGE / "ort")
     if arguments and shutil.which("chromium"):
         take_picture(PAGE.parents[1] / "pics" / "demo.png")
@@ -53,6 +59,53 @@ def make_network(run, page):
         export.main([str(run), "--onnx", f"{folder}/face.onnx", "--whole", "--fp16"])
         with write_atomically(page / "face.onnx") as file:
             file.write(Path(folder, "face_fp16.onnx").read_bytes())
+
+
+def make_detector(page):
+    """pnet.onnx, rnet.onnx and onet.onnx: the package's detector, weights in fp16, arithmetic in float32."""
+    detector = Mtcnn()
+    for name in NETWORKS:
+        with write_atomically(page / f"{name}.onnx") as file:
+            file.write(stage_to_onnx(getattr(detector, name)))
+
+
+def stage_to_onnx(stage):
+    """ONNX file of a stage of the detector, for pictures of any number and size."""
+    nodes, weights, value = [], [], "pictures"
+
+    def add(kind, taken, name, *parameters, **attributes):
+        for number, parameter in enumerate(parameters):
+            weights.append(numpy_helper.from_array(parameter.detach().numpy().astype(np.float16), f"{name}.{number}"))
+            nodes.append(helper.make_node("Cast", [f"{name}.{number}"], [f"{name}:{number}"], to=TensorProto.FLOAT))
+        inputs = [taken, *(f"{name}:{number}" for number in range(len(parameters)))]
+        nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def add_layer(layer, taken, name):
+        match layer:
+            case nn.Conv2d():
+                return add("Conv", taken, name, layer.weight, layer.bias)
+            case nn.PReLU():  # one slope a channel, the first dimension behind the batch
+                slope = layer.weight if flat else layer.weight[:, None, None]
+                return add("PRelu", taken, name, slope)
+            case nn.MaxPool2d():
+                return add("MaxPool", taken, name, kernel_shape=[layer.kernel_size] * 2, strides=[2, 2], ceil_mode=1)
+            case nn.Flatten():
+                return add("Flatten", taken, name)
+            case nn.Linear():
+                return add("Gemm", taken, name, layer.weight, layer.bias, transB=1)
+
+    flat = False
+    for number, layer in enumerate(stage.trunk):
+        flat = flat or isinstance(layer, nn.Flatten)
+        value = add_layer(layer, value, f"trunk{number}")
+    outputs = [add_layer(head, value, f"head{number}") for number, head in enumerate(stage.heads)]
+    described = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    pictures = helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ["number", 3, "height", "width"])
+    graph = helper.make_graph(nodes, "detector", [pictures], described, weights)
+    graph.doc_string = "MTCNN (Zhang et al. 2016). Weights: Copyright (c) 2019-2024 Iván de Paz Centeno, MIT licence."
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    return model.SerializeToString()
 
 
 def write_facts(run, page):

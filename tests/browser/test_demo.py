@@ -8,12 +8,16 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
 from arcface_edu import build_model, embed_images
+from arcface_edu.data.alignment.align import TEMPLATE, align
+from arcface_edu.data.alignment.detector import NETWORKS, Mtcnn
 from arcface_edu.data.images import decode, encode_png, fit
 from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
 from arcface_edu.exporting.to_onnx import WholeEmbedding, to_onnx
@@ -28,6 +32,7 @@ LOOKS = {
     "dark": dict(viewport=dict(width=1100, height=800), color_scheme="dark"),
     "phone": dict(viewport=dict(width=390, height=844), color_scheme="light", has_touch=True),
 }
+HOPPER = Path(matplotlib.__file__).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"  # public domain
 CLOSE = 0.3  # degrees: fp16 in two runtimes, and a dial that shows one decimal
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo")]
@@ -156,15 +161,175 @@ def test_own_pictures_and_files_that_are_none(site, open_page, tmp_path):
     slot.locator(".said", has_text="notes.txt is no picture that this browser can read: choose a PNG").wait_for()
     assert angle_shown(page) == angle  # what was there stays
 
-    photo = decode(draw_person(0, UNSEEN + 3, 1)[0])
-    wide = torch.nn.functional.pad(photo, (56, 56))  # 224 x 112: as ours, it comes out at half the size on black
+    wide = torch.linspace(0, 255, 224).byte().expand(3, 112, 224).contiguous()  # no face: fitted, as ours, on black
     (tmp_path / "wide.png").write_bytes(encode_png(wide))
     slot.locator("input[type=file]").set_input_files(tmp_path / "wide.png")
-    slot.locator(".said", has_text="224 × 112 pixels, fitted to 112 × 112.").wait_for()
+    slot.locator(".said", has_text="No face was found").wait_for()
+    assert "All 224 × 112 pixels, fitted to 112 × 112." in slot.locator(".said").inner_text()
+    assert slot.locator(".photo, .found").first.is_hidden()
     second = (site / facts(site)["faces"][0][1]).read_bytes()
     expected = degrees(OnnxGraph(site / "face.onnx"), encode_png(fit(wide)), second, flip=False)
     assert angle_shown(page, other_than=angle) == pytest.approx(expected, abs=2)  # two ways to shrink
     assert page.errors == []
+
+
+def test_the_warp_is_the_packages(site, open_page):
+    """Any five points in any picture: `align` here and there, to a grey level (and nearly always to none)."""
+    page, rng = open_page(site), np.random.default_rng(0)
+    picture = torch.from_numpy(rng.integers(0, 256, (3, 90, 120), dtype=np.uint8))
+    for turn in range(20):
+        points = (TEMPLATE + rng.normal(0, 4, (5, 2))) * rng.uniform(0.3, 3) + rng.uniform(-40, 60, 2)
+        points = points @ rotation(turn * 18)
+        ours = align(picture, points)
+        off = (align_in(page, picture, points).int() - ours.int()).abs()
+        assert off.max() <= 1 and off.float().mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["grace_hopper.jpg", "turned", "large"])
+def test_a_photograph_of_a_real_person_is_found_and_aligned_as_in_python(site, open_page, tmp_path, name):
+    """By a phone: a JPEG; the same turned by its EXIF; one of 6,000 pixels."""
+    path, page = HOPPER if name == HOPPER.name else tmp_path / f"{name}.jpg", open_page(site)
+    with Image.open(HOPPER) as photo:
+        if name == "turned":
+            exif = photo.getexif()
+            exif[0x0112] = 6  # shown turned by 90 degrees to the right
+            photo.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+        elif name == "large":
+            photo.resize((5120, 6000)).save(path)
+    photograph = decode(path.read_bytes())
+    _, points = Mtcnn()(photograph)
+    assert len(points) == 1
+    expected = align(photograph, points[0].numpy())
+    before = angle_shown(page)
+    slot = page.locator(".slot").first
+    slot.locator("input[type=file]").set_input_files(path)
+    said = slot.locator(".said", has_text="One face was found")
+    said.wait_for()
+    assert ("5120 × 6000 pixels were reduced to 1365 × 1600" in said.inner_text()) == (name == "large")
+    angle_shown(page, other_than=before)
+    face = pixels_of(slot, "canvas >> nth=0")
+    off = (face.int() - expected.int()).abs().float()
+    assert off.mean() < (20 if name == "large" else 0.5)  # a reduced one is searched in fewer pixels
+    assert f"{path.name}: faces: 1" in slot.locator(".photo").get_attribute("aria-label")
+    assert slot.locator(".found").is_hidden() and slot.locator(".photo").is_visible()
+    assert page.errors == []
+    assert all(request.method == "GET" and request.url.startswith(page.url) for request in page.requests)
+
+
+def test_the_detector_finds_the_packages_points(site, open_page, tmp_path):
+    """In PNGs, which both sides read alike: every face, box and point to a twentieth of a pixel, in the same order."""
+    page = open_page(site)
+    photograph = decode(HOPPER.read_bytes())
+    crowd = F.pad(photograph[:, 80:360, 120:420], (40, 300, 20, 20), value=90)
+    crowd[:, 120:320, 420:620] = F.interpolate(photograph[None, :, 100:340, 160:400].float(), size=(200, 200))[0].byte()
+    for picture in (photograph, crowd, crowd[:, ::2, ::2].contiguous(), torch.zeros(3, 20, 20, dtype=torch.uint8)):
+        boxes, points = Mtcnn()(picture)
+        found = page.evaluate(
+            """async ([data, width, height]) => {
+                const { findFaces } = await import("./faces.js");
+                const { ort, sessions } = window.detector ??= await (async () => {
+                    const ort = await import(new URL("ort/ort.wasm.bundle.min.mjs", document.baseURI).href);
+                    const sessions = {};
+                    for (const name of ["pnet", "rnet", "onet"]) sessions[name] = await ort.InferenceSession.create(
+                        new Uint8Array(await (await fetch(`${name}.onnx`)).arrayBuffer()));
+                    return { ort, sessions };
+                })();
+                const run = async (name, pixels, shape) => {
+                    const outputs = await sessions[name].run({ pictures: new ort.Tensor("float32", pixels, shape) });
+                    return sessions[name].outputNames.map((output) => outputs[output]);
+                };
+                return findFaces(new ImageData(new Uint8ClampedArray(data), width, height), run);
+            }""",
+            rgba(picture),
+        )
+        assert len(found) == len(boxes)
+        for one, box, five in zip(found, boxes, points, strict=True):
+            torch.testing.assert_close(torch.tensor(one["box"]), box, atol=0.05, rtol=0)
+            torch.testing.assert_close(torch.tensor(one["points"]), five, atol=0.05, rtol=0)
+
+
+def test_several_faces_are_chosen_among_by_the_keyboard(site, open_page, tmp_path):
+    page = open_page(site, **LOOKS["phone"], reduced_motion="reduce")
+    photograph = Image.open(HOPPER).crop((100, 60, 440, 400))
+    group = Image.new("RGB", (1100, 420), (120, 120, 120))
+    for number, size in enumerate((360, 300, 240)):
+        group.paste(photograph.resize((size, size)), (20 + 400 * number, 10))
+    group.save(tmp_path / "group.png")
+    slot = page.locator(".slot").nth(1)
+    slot.locator("input[type=file]").set_input_files(tmp_path / "group.png")
+    slot.locator(".said", has_text="3 faces were found: this is number 1").wait_for()
+    faces = slot.get_by_role("radiogroup", name="Faces in the photograph").get_by_role("radio")
+    assert [face.get_attribute("aria-label") for face in faces.all()] == [
+        f"face {number} of 3 in group.png" for number in (1, 2, 3)
+    ]
+    before = angle_shown(page)
+    faces.first.focus()
+    page.keyboard.press("ArrowRight")
+    slot.locator(".said", has_text="this is number 2").wait_for()
+    assert faces.nth(1).is_checked() and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    angle_shown(page, other_than=before)
+    page.screenshot(path=SCREENSHOTS / "demo_group.png", full_page=True)
+    choose(page, 1, facts(site)["faces"][0][0])  # a drawn face instead: the photograph goes
+    assert slot.locator(".photo").is_hidden() and slot.locator(".found").is_hidden()
+    assert page.errors == []
+
+
+def test_without_webassembly_and_without_the_detector(site, open_page, tmp_path):
+    page = open_page(site, "failed", lambda page: page.add_init_script("delete globalThis.WebAssembly"))
+    assert page.inner_text("#verdict") == "This browser has no WebAssembly, which runs the network: take another."
+    for name, content, sentence in (
+        ("rnet", None, "rnet.onnx, a part of the detector, could not be loaded (404): run make demo"),
+        ("onet", b"no graph", "onet.onnx is no part of the detector: run make demo"),
+    ):
+        folder = shutil.copytree(site, tmp_path / name)
+        (folder / f"{name}.onnx").write_bytes(content) if content else (folder / f"{name}.onnx").unlink()
+        page = open_page(folder)
+        page.locator("input[type=file]").first.set_input_files(HOPPER)
+        page.locator(".slot").first.locator(".said", has_text=f"No face was looked for: {sentence}").wait_for()
+
+
+def test_a_photograph_after_the_network_is_gone(site, open_page):
+    """What is loaded once works offline."""
+    page = open_page(site)
+    page.wait_for_load_state("networkidle")
+    page.context.set_offline(True)
+    page.locator("input[type=file]").first.set_input_files(HOPPER)
+    page.locator(".slot").first.locator(".said", has_text="One face was found").wait_for()
+
+
+def test_the_detector_of_the_page_is_the_packages(site, tmp_path):
+    make_demo.make_detector(tmp_path)
+    for name in NETWORKS:
+        assert (tmp_path / f"{name}.onnx").read_bytes() == (site / f"{name}.onnx").read_bytes()
+
+
+def rotation(degrees):
+    theta = math.radians(degrees)
+    return np.array([[math.cos(theta), -math.sin(theta)], [math.sin(theta), math.cos(theta)]])
+
+
+def rgba(picture):
+    """What the page's ImageData takes of uint8 (3, H, W): [values, width, height]."""
+    opaque = torch.cat([picture, torch.full_like(picture[:1], 255)]).permute(1, 2, 0)
+    return [opaque.flatten().tolist(), picture.shape[2], picture.shape[1]]
+
+
+def align_in(page, picture, points):
+    """uint8 (3, 112, 112), the face at `points` as the page's own code cuts it out."""
+    values = page.evaluate(
+        """async ([[data, width, height], points]) => {
+            const { align } = await import("./faces.js");
+            return [...align(new ImageData(new Uint8ClampedArray(data), width, height), points).data];
+        }""",
+        [rgba(picture), points.tolist()],
+    )
+    return torch.tensor(values, dtype=torch.uint8).view(112, 112, 4)[..., :3].permute(2, 0, 1)
+
+
+def pixels_of(slot, selector):
+    """uint8 (3, 112, 112) of a canvas."""
+    values = slot.locator(selector).evaluate("c => [...c.getContext('2d').getImageData(0, 0, 112, 112).data]")
+    return torch.tensor(values, dtype=torch.uint8).view(112, 112, 4)[..., :3].permute(2, 0, 1)
 
 
 def test_the_keyboard_and_a_drop(site, open_page, tmp_path):
