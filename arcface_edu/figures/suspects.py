@@ -19,18 +19,19 @@ def plot_humps(angles: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
     """
     columns = list(next(iter(angles.values())))
     figure, axes = panels(
-        len(angles), len(columns), (max(7.2, 2.4 * len(columns)), 1.2 + 2.0 * len(angles)), squeeze=False,
+        len(angles), len(columns), (max(7.2, 2.4 * len(columns)), 1.4 + 2.1 * len(angles)), squeeze=False,
         sharex=True, sharey="row",
     )  # fmt: skip
     edges = np.arange(0, 124, BIN)
-    for row, (kind, of_heads) in zip(axes, angles.items(), strict=True):
-        for ax, head in zip(row, columns, strict=True):
+    for row, (kind, of_heads) in enumerate(angles.items()):
+        for column, head in enumerate(columns):
+            ax = axes[row, column]
             own, wrong = of_heads[head]
             for label, color, chosen in (("right label", SAME, ~wrong), ("wrong label", DIFFERENT, wrong)):
                 counts = 100 * np.histogram(own[chosen], edges)[0] / len(own)
                 ax.stairs(counts, edges, fill=True, color=color, alpha=0.4)
                 ax.stairs(counts, edges, color=color, linewidth=1.5, label=label)
-            dress(ax, head if row is axes[0] else "", "", f"{kind}, images (%)" if ax is row[0] else "")
+            dress(ax, "" if row else head, "", "" if column else f"{kind}, images (%)")
     key_above(figure, axes[0, 0])
     figure.supxlabel("angle to the centre of the own class (degrees)", fontsize=10.5)
     return figure

@@ -17,6 +17,7 @@ from arcface_edu.figures import style
 from arcface_edu.figures.angles import plot_pair_angles, plot_target_angles
 from arcface_edu.figures.faces import contact_sheet, plot_pairs
 from arcface_edu.figures.runs import plot_curves, plot_roc
+from arcface_edu.figures.suspects import plot_humps
 from arcface_edu.io import replace_when_done
 
 
@@ -247,3 +248,13 @@ def test_what_a_killed_process_left_is_written_over(tmp_path):
 def test_what_cannot_be_drawn_is_named(draw, says):
     with pytest.raises(DataError, match=says):
         draw()
+
+
+def test_the_humps_name_every_head_and_kind():
+    angles, wrong = np.linspace(20, 90, 50), np.arange(50) > 40
+    figure = plot_humps(
+        {kind: {head: (angles, wrong) for head in ("arcface", "softmax")} for kind in ("flip", "merge")}
+    )
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["arcface", "softmax", "", ""]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["flip, images (%)", "", "merge, images (%)", ""]
