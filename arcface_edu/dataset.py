@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from arcface_edu.aligning import align_into
 from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.data.alignment.landmarks import (
     HEADER,
@@ -101,7 +102,11 @@ def align(options: argparse.Namespace) -> None:
 
 def pack(options: argparse.Namespace) -> None:
     refuse_to_overwrite(options.out / "train.rec", options.overwrite)
-    people = FolderFaces(options.folder, options.hold_out).people
+    folder = options.folder
+    if options.align:
+        folder = options.out.with_name(f"{options.out.name}_aligned")
+        align_into([options.folder], folder)
+    people = FolderFaces(folder, options.hold_out).people
     names: list[str] = []
     broken: list[str] = []
 
@@ -213,6 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
     a("folder", type=Path, help="photos, as FOLDER/anna/1.jpg")
     a("out", type=Path, help="folder to write")
     a("--hold-out", type=int, default=0, metavar="N", help="leave out the last N people, for `pairs`")
+    a("--align", action="store_true", help="detect and align the faces first, into OUT_aligned/, with a contact sheet")
     a("--quality", type=int, default=95, help="of the JPEGs; photos that are 112x112 JPEGs stay as they are")
     a("--overwrite", action="store_true", help="replace what is there")
 

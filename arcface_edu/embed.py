@@ -2,6 +2,7 @@
 
     python -m arcface_edu.embed runs/drawn_faces photos/ -o faces.npy     a folder, with the folders in it
     python -m arcface_edu.embed backbone.pth a.jpg b.jpg -o two.npy       files; of weights in any form
+    python -m arcface_edu.embed runs/drawn_faces snapshots/ -o s.npy --align   photographs as they come
     python -m arcface_edu.embed face.onnx photos/ -o faces.npy --raw      what the network says, and no more
 
 faces.npy is float32 (N, D); faces.txt beside it names the photograph of each row, one a line. A row is the embedding
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from arcface_edu.aligning import align_into, warn_if_unaligned
 from arcface_edu.cli import add_inference_flags, add_model_flags, cli_main, command_parser, parse_args
 from arcface_edu.data.photographs import photographs_in
 from arcface_edu.errors import ConfigError, DataError
@@ -36,15 +38,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if beside.exists() and not options.output.exists():
         raise DataError(f"{beside} is there, and no {options.output.name} that it belongs to: choose another name.")
     weights_file(options.subject)  # a wrong name is told before all photographs are looked for
-    paths = [path for place in options.photographs for path in photographs_in(place)]
+    aligned: dict[Path, Path] = {}
+    if options.align:
+        aligned = align_into(options.photographs, options.output.with_name(f"{options.output.stem}_aligned"))
+    paths = list(aligned) or [path for place in options.photographs for path in photographs_in(place)]
     if not paths:
         raise DataError(f"there is no photograph in {', '.join(map(str, options.photographs))}: name others.")
     model, network = load_model(options.subject, options.network, options.embedding_size)
     model = model.to(choose_device(options.device))
+    if not aligned:
+        warn_if_unaligned(paths, "embed ... --align")
     rows, names = embed_files(model, paths, raw=options.raw, batch_size=options.batch_size)
     with write_atomically(options.output) as file, write_atomically(beside) as lines:  # both are there, or neither
         np.save(file, rows)
-        lines.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
+        lines.write("".join(f"{aligned.get(name, name)}\n" for name in names).encode(errors="surrogateescape"))
     print(f"{options.output}: {len(rows):,} rows of {rows.shape[1]} numbers, by {network}; names in {beside}")
 
 
@@ -53,8 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("embed", __doc__)
     a = parser.add_argument
     a("subject", type=Path, metavar="RUN|WEIGHTS", help="a run's or model's folder, or a file of weights or .onnx")
-    a("photographs", type=Path, nargs="+", metavar="FOLDER|FILE", help="aligned faces; others are fitted, and counted")
+    a("photographs", type=Path, nargs="+", metavar="FOLDER|FILE", help="aligned faces; others: --align")
     a("-o", "--output", type=Path, required=True, metavar="NPY", help="the rows; their names go beside it as .txt")
+    a("--align", action="store_true", help="detect and align the faces first, into NPY_aligned/, with a contact sheet")
     a("--raw", action="store_true", help="of the photograph alone, not normalised")
     add_model_flags(parser)
     add_inference_flags(parser)

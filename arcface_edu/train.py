@@ -2,6 +2,7 @@
 
     python -m arcface_edu.train                              the default run: drawn faces, minutes on two cores
     python -m arcface_edu.train rec=my_photos/               your own data: a folder per person, or RecordIO
+    python -m arcface_edu.train rec=my_photos/ --align       photographs as they come: detect and align the faces first
     python -m arcface_edu.train my_config.py batch_size=64   a config of your own; any key can be set behind it
     python -m arcface_edu.train rec=my_photos/ init=WEIGHTS  the same from a trained network: a run's folder or a file
     python -m arcface_edu.train resume=True                  go on where a stopped run was
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
 
+from arcface_edu.aligning import aligned_config
 from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.config import load_config
 from arcface_edu.config_schema import keys_table
@@ -83,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(dry_run(config))
         return
+    config = aligned_config(config, options.align)
     with join_world(config.timeout_seconds) as world, explain_out_of_memory(config):
         train(config, world)
 
@@ -91,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("train", __doc__)
     words = "a config's name or path, then keys to set"
     parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help=words)
+    align = "detect and align the faces of rec=photos/ first, into a folder beside the run's, with a contact sheet"
+    parser.add_argument("--align", action="store_true", help=align)
     parser.add_argument("--keys", action="store_true", help="print every key with its default, meaning and limits")
     parser.add_argument("--configs", action="store_true", help="print the configs there are: data, network, epochs ...")
     # Of `python -m torch.distributed.launch`, which torchrun has replaced.

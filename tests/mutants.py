@@ -570,6 +570,20 @@ MUTANTS = [
         "data/test_folder.py::test_held_out_people_are_in_no_training",
     ),
     Mutant(
+        "photographs that nobody aligned are not noticed",
+        "aligning.py",
+        "    if 2 * beyond > len(known):\n",
+        "    if False:\n",
+        "test_aligning.py",
+    ),
+    Mutant(
+        "a photograph that was changed keeps the face of the old one",
+        "aligning.py",
+        "            if known.get(name) == state and",
+        "            if name in known and",
+        "test_aligning.py",
+    ),
+    Mutant(
         "the detector does not look for the faces of a group",
         "data/alignment/detector.py",
         "        while face * SHRINK >= max(SMALLEST, sides.min().item() / 20):\n",

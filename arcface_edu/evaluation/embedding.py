@@ -131,8 +131,7 @@ def embed_files(
     if others:
         log.warning(
             f"{others:,} of {len(names):,} photographs had another size than {IMAGE_SIZE}x{IMAGE_SIZE} "
-            f"and were fitted into it. A network knows faces in one place: `python -m arcface_edu.dataset align` puts "
-            f"them there."
+            f"and were fitted into it."
         )
     return np.concatenate(rows), names
 
