@@ -34,7 +34,7 @@ from arcface_edu.evaluation.angle_stats import (
 from arcface_edu.evaluation.embedding import embed_images
 from arcface_edu.evaluation.verification import VerificationResult, verify_pairs
 from arcface_edu.io import write_json_atomically
-from arcface_edu.runs import is_run, open_run
+from arcface_edu.runs import is_run, locate, open_run
 from arcface_edu.training.people import people_to_judge
 from arcface_edu.training.precision import choose_device
 from arcface_edu.training.prepare import find_pair_files
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(options.people, options.photos) < 2:
         raise DataError(f"--people {options.people} --photos {options.photos}: angles need two of each at least.")
     subjects: dict[str, Subject] = {}
+    options.subjects = [locate(path) for path in options.subjects]
     for path in options.subjects:
         name, subject = open_subject(path, options)
         name = f"{name}, {path.name}" if name in subjects else name

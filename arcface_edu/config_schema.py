@@ -107,7 +107,7 @@ SCHEMA: dict[str, tuple[Key, ...]] = {
         Key("gradient_checkpointing", bool, False, None,
             "recompute each block in the backward pass: less memory, a third more time"),
         Key("init", str | None, None, None,
-            "weights that the backbone starts from: a file, or the folder of a run; the head is new"),
+            "weights that the backbone starts from: a file, the folder of a run, or drawn_crowd; the head is new"),
     ),
     "head": (
         Key("loss", str, "arcface", LOSSES, ""),

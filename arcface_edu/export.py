@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError(f"{source.weights} is an ONNX graph already: name the weights or the run that it is of.")
     model, network = load_model(source, options.network, options.embedding_size)
     if options.hub:
-        write_model_folder(options.hub, model, network, source, options.license, options.overwrite)
+        how = options.license, options.overwrite, options.fp16
+        write_model_folder(options.hub, model, network, source, *how)
         print(f"{options.hub}: model.safetensors, config.json and README.md, the model card; nothing was uploaded")
         if not options.license:
             print("no licence was named, and the card says so: choose one with --license, as --license mit")
@@ -86,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     a("--license", metavar="ID", help="of the weights, in the hub's words: mit, apache-2.0, cc-by-nc-4.0, other ...")
     a("--overwrite", action="store_true", help="replace the model that is in DIR")
     a("--whole", action="store_true", help="in the graph: add the mirror's embedding, and normalise to length 1")
-    a("--fp16", action="store_true", help="also FILE_fp16.onnx, half the size")
+    a("--fp16", action="store_true", help="also FILE_fp16.onnx, half the size; the weights in DIR likewise")
     a("--int8", action="store_true", help="also FILE_int8.onnx, a quarter of the size (dynamic quantisation)")
     a("--pairs", type=Path, metavar="BIN", help="pairs to judge the forms on; drawn faces if none")
     add_model_flags(parser)

@@ -1,5 +1,7 @@
 """What a path names: the folder of a run, a model folder (as `export --hub` writes it), or a file of weights.
 
+The name of a network that comes with the package, as drawn_crowd, names it too.
+
     model, network = load_model("runs/drawn_faces")     the network of any of the three, in eval mode
     run = open_run("runs/drawn_faces")                  also its config, class centres and log
     source = resolve("runs/drawn_faces")                only where its weights, its config and its data lie
@@ -8,6 +10,7 @@ This is the only place that answers the question: every command, `init=` and the
 """
 
 import contextlib
+import functools
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +24,9 @@ from arcface_edu.io import StrPath, parse_json
 from arcface_edu.models import build_model
 from arcface_edu.models.weights import StateDict, check_fit, fill, read_state, resolve_architecture
 
+log = logging.getLogger(__name__)
+
+PRETRAINED = Path(__file__).parent / "pretrained"  # a model folder for each network that comes with the package
 RUN_WEIGHTS, MODEL_WEIGHTS, CONFIG = "model.pt", "model.safetensors", "config.json"
 KEYS = {  # of a config that somebody else may have written: which values are taken
     "network": lambda value: isinstance(value, str),
@@ -64,13 +70,42 @@ class Run(NamedTuple):
     log: list[dict[str, Any]]  # the lines of metrics.jsonl
 
 
+def locate(path: StrPath) -> Path:
+    """Return the file or folder that a path names, or that a name alone stands for.
+
+    The name of a network that comes with the package stands for it, unless a folder here or in runs/ has that name.
+    Which of them it is, and what it has seen, is logged once.
+    """
+    path = Path(path)
+    shipped = PRETRAINED / path
+    if str(path) != path.name or not (shipped / MODEL_WEIGHTS).is_file():
+        return path
+    for own in (path, Path("runs") / path):
+        if own.exists():
+            _log_once(f"{path}: {own.resolve()}, not the network of this name that comes with the package")
+            return own
+    trained = read_config(shipped / CONFIG)["training_config"]
+    _log_once(
+        f"{path}: the network that comes with the package. It was trained on {trained['num_image']:,} drawings of "
+        f"{trained['num_classes']:,} people who do not exist, and has seen no photograph: to learn with, not for use "
+        f"on people."
+    )
+    return shipped
+
+
+@functools.cache
+def _log_once(sentence: str) -> None:
+    log.info(sentence)
+
+
 def resolve(path: StrPath) -> Source:
     """Return where the weights and the config lie that a path names.
 
     Raises:
         CheckpointError: Nothing is there, or no weights yet, or its config.json is broken.
     """
-    path, weights = Path(path), weights_file(path)
+    path = locate(path)
+    weights = weights_file(path)
     config = read_config(path / CONFIG) if path != weights else {}
     return Source(path, weights, config, is_run(path))
 
@@ -81,11 +116,12 @@ def weights_file(path: StrPath) -> Path:
     Raises:
         CheckpointError: Nothing is there, or no weights yet.
     """
-    path = Path(path)
+    path = locate(path)
     if not path.exists():
         raise CheckpointError(
-            f"{path} does not exist: name the folder of a run, as runs/drawn_faces, or of a model, or a file of "
-            f"weights (.pt, .pth, .safetensors, .onnx)."
+            f"{path} does not exist: name the folder of a run, as runs/drawn_faces, or of a model, a file of "
+            f"weights (.pt, .pth, .safetensors, .onnx), or a network that comes with the package: "
+            f"{', '.join(sorted(file.parent.name for file in PRETRAINED.glob('*/' + MODEL_WEIGHTS)))}."
         )
     if not path.is_dir():
         return path
@@ -202,7 +238,7 @@ def open_run(path: StrPath, network: str | None = None, embedding_size: int | No
     from arcface_edu.training.checkpoint import load_latest  # a slow import, which other commands need not wait for
     from arcface_edu.training.metrics import read_metrics
 
-    path = Path(path)
+    path = locate(path)
     if path.name == RUN_WEIGHTS and (path.parent / CONFIG).is_file():
         path = path.parent
     if not is_run(path):

@@ -1,6 +1,7 @@
 """Real faces, as photographed and aligned: raw pixels, a network of drawings, and one trained on 30 people.
 
     python benchmarks/orl_faces.py [key=value ...]
+    python benchmarks/orl_faces.py --networks drawn_crowd runs/drawn_faces     train nothing: judge these, aligned
 
 The photographs are by AT&T Laboratories Cambridge: 40 people, 10 grey pictures of 92 x 112 each; course/orl.py brings
 and aligns them. s1 to s30 train. The judgement is over all 4,950 pairs of s31 to s40, and of whatever was not trained
@@ -35,8 +36,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=Path("runs/drawn_faces"), help="a network that saw drawings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings (default 0 1 2)")
+    parser.add_argument("--networks", nargs="+", metavar="RUN|WEIGHTS", help="judge these alone, on s1-s20 and s21-s40")
     parser.add_argument("words", nargs="*", metavar="key=value", help="keys of the trainings")
     options = parser.parse_intermixed_args()
+    if options.networks:
+        return judge_halves(options.networks)
     rows = {}
     for framing, photos in (("as they are", orl_faces()), ("aligned", aligned_orl_faces())):
         rows |= {f"{way} | {framing}": judged for way, judged in compare(photos, options).items()}
@@ -46,11 +50,27 @@ def main():
         print(f"| {name} | {' | '.join(judged)} |")
 
 
-def compare(photos, options):
-    """Judge each way to embed the faces of a folder.  returns: dict way -> the cells of its row."""
+def judge_halves(networks):
+    """Print how well networks do on the aligned faces of s1 to s20, for choices, and of s21 to s40, for the result."""
+    images, people = read_faces(aligned_orl_faces())
+    first = torch.from_numpy(people < (people.max() + 1) // 2)
+    print("| network | AUC, s1 to s20 | AUC, s21 to s40 |\n|---|---|---|")
+    for name in networks:
+        embeddings = embed_images(load_model(name)[0], images)
+        areas = [judge(embeddings[half], people[half.numpy()])[1] for half in (first, ~first)]
+        print(f"| {name} | {' | '.join(f'{area:.3f}' for area in areas)} |")
+
+
+def read_faces(photos):
+    """Faces of a folder, and whose each is.  returns: (N, 3, 112, 112) uint8, (N,) numbers from 0 on."""
     paths = [path for paths in list_people(photos).values() for path in paths]
     images = torch.stack([fit(decode(read_photo(path), path)) for path in paths])
-    people = np.repeat(np.arange(len(paths) // PHOTOS), PHOTOS)
+    return images, np.repeat(np.arange(len(paths) // PHOTOS), PHOTOS)
+
+
+def compare(photos, options):
+    """Judge each way to embed the faces of a folder.  returns: dict way -> the cells of its row."""
+    images, people = read_faces(photos)
     unseen = people >= people.max() + 1 - HELD_OUT
     ways = {"raw pixels, 28 x 28": [pixel_embeddings(images)]}
     if options.weights.exists():

@@ -500,6 +500,13 @@ MUTANTS = [
         "data/test_loader.py::test_augment_mirrors_the_chosen_and_normalises_all",
     ),
     Mutant(
+        "the package's network comes before a run of that name",
+        "runs.py",
+        "if own.exists():",
+        "if False:",
+        "test_runs.py::test_a_folder_of_that_name_comes_first",
+    ),
+    Mutant(
         "every step changes its images alike",
         "data/augment.py",
         "seeded(seed, step, 2)",

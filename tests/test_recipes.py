@@ -7,7 +7,7 @@ import pytest
 from arcface_edu.config import load_config, shipped_configs
 from arcface_edu.recipes import configs_table, list_recipes, recipe_line
 
-OWN = {"drawn_faces", "own_data", "fine_tune"}
+OWN = {"drawn_faces", "drawn_crowd", "own_data", "fine_tune"}
 RECIPES = {recipe.name: recipe for recipe in list_recipes()}
 NAMES = {"3millions": "Synthetic", "ms1mv2": "MS1MV2", "ms1mv3": "MS1MV3", "glint360k": "Glint360K"}
 

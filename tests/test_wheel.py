@@ -63,6 +63,8 @@ def test_wheel_holds_recipes_and_types_and_nothing_of_the_tests(wheel):
     assert ours <= names
     assert {f"arcface_edu/data/alignment/{name}" for name in ("mtcnn.npz", "MTCNN_LICENSE.txt")} <= names
     assert {"arcface_edu/py.typed", "arcface_edu/configs/insightface/ms1mv3_r50.py"} <= names
+    crowd = {f"arcface_edu/pretrained/drawn_crowd/{name}" for name in ("model.safetensors", "config.json", "README.md")}
+    assert crowd <= names
     assert {name.split("/")[0] for name in names} == {"arcface_edu", f"arcface_edu-{arcface_edu.__version__}.dist-info"}
 
 

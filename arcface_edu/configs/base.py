@@ -30,7 +30,8 @@ config.network = "r50"  # r10 r10_quick r18 r34 r50 r100 r200 mbf mbf_large vit_
 config.embedding_size = 512  # None = that of init
 config.dropout = 0.0  # before the last linear layer
 config.gradient_checkpointing = False  # recompute each block in the backward pass: less memory, a third more time
-config.init = None  # weights that the backbone starts from: a file, or the folder of a run; the head is new
+# weights that the backbone starts from: a file, the folder of a run, or drawn_crowd; the head is new
+config.init = None
 
 # head
 # softmax | norm_softmax | sphereface | cosface | arcface | combined1 | combined2 | subcenter_arcface | adaface |

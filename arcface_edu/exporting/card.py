@@ -14,7 +14,7 @@ from arcface_edu.training.metrics import read_metrics
 
 SHOWN = (  # keys of the config; the others are in config.json
     "loss", "margin_list", "scale", "sample_rate", "optimizer", "lr", "momentum", "weight_decay", "batch_size",
-    "gradient_acc", "num_epoch", "warmup_epoch", "decay_epoch", "fp16", "seed",
+    "gradient_acc", "num_epoch", "warmup_epoch", "decay_epoch", "augment", "init", "fp16", "seed",
 )  # fmt: skip
 
 
@@ -183,7 +183,10 @@ def data_section(config: Mapping[str, Any]) -> str:
               if config.get(key)]  # fmt: skip
     told = f"Trained on `{cell(config['rec'])}`{': ' if counts else ''}{' in '.join(counts)}."
     if config["rec"].startswith(f"drawn_{config.get('draw_identities')}x"):
-        told += "\nThese people do not exist: they were drawn. Real photographs it has never seen."
+        told += "\nThese people do not exist: they were drawn."
+        told += "" if config.get("init") else " Real photographs it has never seen."
+    if config.get("init"):
+        told += f"\nIt began with the weights of `{cell(config['init'])}`, and has learnt what these had learnt before."
     return told
 
 

@@ -24,11 +24,12 @@ def onnx_metadata(model: nn.Module, network: str, sha256: str, config: Mapping[s
 
 
 def public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's config as others may read it: its data by name, without paths of this machine."""
+    """Return a run's config as others may read it: data and weights by name, without paths of this machine."""
     config = config.get("training_config", config)  # that of a model folder is public already
     kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE}
-    if kept.get("rec"):
-        kept["rec"] = name_of(kept["rec"])
+    for key in ("rec", "init"):
+        if kept.get(key):
+            kept[key] = name_of(kept[key])
     if kept.get("val_targets"):
         kept["val_targets"] = [name_of(target) for target in kept["val_targets"]]
     return kept

@@ -16,7 +16,13 @@ CARD = "README.md"
 
 
 def write_model_folder(
-    folder: Path, model: nn.Module, network: str, source: Source, license_id: str | None = None, overwrite: bool = False
+    folder: Path,
+    model: nn.Module,
+    network: str,
+    source: Source,
+    license_id: str | None = None,
+    overwrite: bool = False,
+    fp16: bool = False,
 ) -> None:
     """Write model.safetensors, config.json and README.md, all three or none.
 
@@ -25,6 +31,7 @@ def write_model_folder(
         source: what they were loaded from; the files of a run say how well it does.
         license_id: the hub's word for the licence of the weights, as "mit"; None = the card says that none is chosen.
         overwrite: replace the three files of a model folder.
+        fp16: write matrices and filters in half precision, and vectors, as those of BN, in float32.
 
     Raises:
         DataError: The folder holds something else, or a model that may not be replaced, or cannot be written.
@@ -33,7 +40,10 @@ def write_model_folder(
     check_place(folder, overwrite)
     with from_extra("export", "a model folder"):
         from safetensors.torch import save
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    state = {
+        name: (value.half() if fp16 and value.ndim > 1 else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
     about = {
         "network": network,
         "embedding_size": embedding_size_of(state),

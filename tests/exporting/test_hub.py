@@ -56,6 +56,17 @@ def front_matter(card):
     return {key: json.loads(value) for key, value in fields.items()}, results
 
 
+def test_weights_in_half_precision_take_half_the_room(run, tmp_path):
+    hub(run, "--hub", tmp_path / "face")
+    hub(run, "--hub", tmp_path / "half", "--fp16")
+    files = [tmp_path / name / "model.safetensors" for name in ("face", "half")]
+    sizes = [file.stat().st_size for file in files]
+    assert sizes[1] < 0.55 * sizes[0]
+    whole, half = (load_model(tmp_path / name)[0].state_dict() for name in ("face", "half"))
+    for name, value in whole.items():
+        torch.testing.assert_close(half[name], value, rtol=1e-3 if value.ndim > 1 else 0, atol=1e-6)
+
+
 def test_a_round_trip_changes_no_embedding(run, pairs, tmp_path):
     hub(run, "--hub", tmp_path / "face")
     assert sorted(path.name for path in (tmp_path / "face").iterdir()) == [
@@ -109,6 +120,16 @@ def test_the_config_names_network_data_and_no_place(run, tmp_path):
     assert about["training_config"]["val_targets"] == ["lfw.bin", "agedb_30"]
     for name in ("config.json", "README.md"):
         assert "/home/me" not in (tmp_path / "face" / name).read_text()
+
+
+def test_the_card_says_where_the_weights_began(run, tmp_path):
+    hub(run, "--hub", tmp_path / "new")
+    assert "Real photographs it has never seen." in (tmp_path / "new" / "README.md").read_text()
+    (run / "config.json").write_text(json.dumps(CONFIG | dict(init="/home/me/photographs/w.pt", augment="photo")))
+    hub(run, "--hub", tmp_path / "face")
+    card = (tmp_path / "face" / "README.md").read_text()
+    assert "began with the weights of `w.pt`" in card and "never seen" not in card and "/home/me" not in card
+    assert '| `augment` | "photo" |' in card
 
 
 def test_the_card_holds_the_numbers_of_the_run_and_no_others(run, tmp_path, capsys):

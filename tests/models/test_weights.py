@@ -14,6 +14,7 @@ from arcface_edu.models import NETWORKS, build_model
 from arcface_edu.models.weights import (
     HEAD,
     PREFIXES,
+    SAFETENSORS,
     WRAPPINGS,
     embedding_size_of,
     guess_network,
@@ -162,6 +163,16 @@ def test_safetensors_and_folders(tmp_path, state):
         assert network == "r10"
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
         assert torch.equal(load_into(build_model("r10", 32), source).fc.weight, state["fc.weight"])
+
+
+@pytest.mark.parametrize("dtype", SAFETENSORS.values())
+def test_safetensors_of_every_type(tmp_path, dtype):
+    state = dict(matrix=torch.arange(6).view(2, 3).to(dtype), number=torch.tensor(1).to(dtype), none=torch.empty(0, 2))
+    save_file(state, tmp_path / "w.safetensors", metadata={"format": "pt"})
+    found = read_state(tmp_path / "w.safetensors")
+    kept = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    assert found.keys() == kept.keys() and all(torch.equal(found[name], kept[name]) for name in kept)
+    assert all(found[name].dtype == kept[name].dtype for name in kept)
 
 
 def test_safetensors_that_lie_about_their_size(tmp_path, state):
