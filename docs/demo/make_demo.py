@@ -1,6 +1,7 @@
 """Make what the page beside this file shows: `make demo`, after the run that it takes the network from.
 
     python docs/demo/make_demo.py runs/drawn_faces   the networks, the drawn faces, demo.json, and ort/
+    python docs/demo/make_demo.py drawn_crowd        the same of a network of the package, or a model folder
     python docs/demo/make_demo.py                    ort/ alone: onnxruntime-web, so that the page needs no network
 
 demo.js holds the version of onnxruntime-web; npm fetches it. Where chromium is, README's picture is taken too.
@@ -28,11 +29,15 @@ from torch import nn
 from arcface_edu import export
 from arcface_edu.cli import cli_main
 from arcface_edu.data.alignment.detector import NETWORKS, Mtcnn
-from arcface_edu.data.synthetic.dataset import UNSEEN, draw_person
+from arcface_edu.data.bins import read_pairs
+from arcface_edu.data.synthetic.dataset import UNSEEN, draw_faces, draw_person
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.evaluation.embedding import embed_images
+from arcface_edu.evaluation.run_report import verification_line
+from arcface_edu.evaluation.verification import verify_pairs
 from arcface_edu.exporting.to_onnx import IR, OPSET
 from arcface_edu.io import write_atomically
-from arcface_edu.training.metrics import read_metrics
+from arcface_edu.runs import open_run, resolve
 
 PAGE = Path(__file__).parent
 ORT = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
@@ -108,16 +113,30 @@ def stage_to_onnx(stage):
     return model.SerializeToString()
 
 
-def write_facts(run, page):
-    """demo.json: what the run learnt from, its threshold and how often that is right, the names of the faces."""
-    judged = [line for line in read_metrics(run / "metrics.jsonl") if "threshold" in line]
-    if not judged:
-        raise DataError(f"{run} has verified nothing, so the dial would have no threshold: let the run finish.")
-    config, last = json.loads((run / "config.json").read_text()), judged[-1]
-    facts = {"people": config["num_classes"], "dimensions": config["embedding_size"], "pairs": last["num_pairs"]}
-    facts |= {"accuracy": round(last["accuracy"], 4), "threshold": round(last["threshold"]["degrees"], 1)}
+def write_facts(source, page):
+    """demo.json: what the network learnt from, its threshold and how often that is right, the names of the faces.
+
+    source: a run, a model folder or the name of a network of the package; what it has not measured is measured now, on
+    pairs of drawn people whom no run is trained on.
+    """
+    run = open_run(source)
+    judged = [line for line in run.log if "threshold" in line] or [judge(run.model)]
+    config = resolve(source).config
+    people, dimensions = (config.get("training_config", config).get(key) for key in ("num_classes", "embedding_size"))
+    if not people:
+        raise DataError(f"{source} does not say what it was trained on: name a run or a model folder.")
+    facts = {"people": people, "dimensions": dimensions, "pairs": judged[-1]["num_pairs"]}
+    facts |= {"accuracy": round(judged[-1]["accuracy"], 4), "threshold": round(judged[-1]["threshold"]["degrees"], 1)}
     facts["faces"] = face_names()
     (page / "demo.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def judge(model):
+    """The line of a verification on the default run's pairs."""
+    with tempfile.TemporaryDirectory() as folder:
+        draw_faces(folder, identities=2, photos=1)
+        images, is_same = read_pairs(Path(folder, "drawn.bin"))
+        return verification_line(verify_pairs(embed_images(model, images, progress="embedding drawn pairs"), is_same))
 
 
 def face_names():

@@ -303,6 +303,24 @@ def test_the_detector_of_the_page_is_the_packages(site, tmp_path):
         assert (tmp_path / f"{name}.onnx").read_bytes() == (site / f"{name}.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("source", ["a network of the package", "a run"])
+def test_facts_of_any_run_or_model(tmp_path, monkeypatch, source):
+    """The package's network has no log of verifications: it is judged on the spot. A run says what it has measured."""
+    asked = []
+    line = dict(num_pairs=10, accuracy=0.9, threshold=dict(degrees=61.23))
+    monkeypatch.setattr(make_demo, "judge", lambda model: asked.append(model) or line)
+    if source == "a run":
+        (tmp_path / "run").mkdir()
+        torch.save(build_model("r10", 32).state_dict(), tmp_path / "run" / "model.pt")
+        (tmp_path / "run" / "config.json").write_text('{"num_classes": 7, "embedding_size": 32, "network": "r10"}')
+        (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"step": 1} | line | {"accuracy": 0.8}) + "\n")
+    make_demo.write_facts(tmp_path / "run" if source == "a run" else Path("drawn_crowd"), tmp_path)
+    found = facts(tmp_path)
+    expected = (7, 32, 0.8) if source == "a run" else (2000, 128, 0.9)
+    assert (found["people"], found["dimensions"], found["accuracy"]) == expected
+    assert (found["pairs"], found["threshold"], len(asked)) == (10, 61.2, 0 if source == "a run" else 1)
+
+
 def rotation(degrees):
     theta = math.radians(degrees)
     return np.array([[math.cos(theta), -math.sin(theta)], [math.sin(theta), math.cos(theta)]])
