@@ -139,9 +139,8 @@ def decide(seen: Inspection, labels: np.ndarray, relabel: bool = False, join: bo
         relabel, join: As for `clean`.
     """
     new = np.where(seen.suspects, DROPPED, labels)
-    if relabel and not seen.suspects.all():
-        halfway = (np.median(seen.own[~seen.suspects]) + np.median(seen.other[~seen.suspects])) / 2
-        new = np.where(seen.suspects & (seen.other < seen.own) & (seen.other < halfway), seen.nearest, new)
+    if relabel:
+        new = np.where(seen.suspects & (seen.other < np.minimum(seen.own, seen.halfway)), seen.nearest, new)
     into = _targets(seen, join)
     return np.array([into.get(label, label) for label in new.tolist()])
 

@@ -147,7 +147,7 @@ def test_make_targets_of_the_pages_exist():
 
 @pytest.mark.parametrize(
     "module",
-    ["train", "evaluate", "angles", "plan", "dataset", "embed", "export", "course.workers", "course.shards"],
+    ["train", "evaluate", "angles", "plan", "dataset", "embed", "export", "labs", "course.workers", "course.shards"],
 )
 def test_help_is_there_for_every_command(module):
     (program,) = run_ranks(1, run_module, f"arcface_edu.{module}", ["--help"])

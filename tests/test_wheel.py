@@ -80,7 +80,7 @@ def test_commands_run_from_the_wheel(clean, tmp_path):
     place = call(clean / "python", "-c", "import arcface_edu; print(arcface_edu.__file__)", cwd=tmp_path)
     assert Path(place.strip()).is_relative_to(clean.parent)
     listed = call(clean / "arcface-edu", "--help", cwd=tmp_path)
-    assert all(name in listed for name in ("train", "evaluate", "angles", "plan", "dataset", "embed", "export"))
+    assert all(name in listed for name in ("train", "evaluate", "angles", "plan", "dataset", "embed", "export", "labs"))
     assert "-m arcface_edu.train" in call(clean / "python", "-m", "arcface_edu.train", "--help", cwd=tmp_path)
     dry = call(clean / "arcface-edu", "train", "ms1mv3_r50", "dry_run=True", "dry_run_gpus=8", cwd=tmp_path)
     assert "93,431" in dry

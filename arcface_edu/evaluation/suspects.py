@@ -22,6 +22,7 @@ class Inspection(NamedTuple):
     other: np.ndarray  # (N,) degrees to the nearest other centre
     nearest: np.ndarray  # (N,) label of that
     suspects: np.ndarray  # (N,) bool
+    halfway: float  # degrees between the median angles of images that are kept to their own and to another centre
     alike: list[tuple[int, int]]  # classes that look like one person, the nearest first
     alike_degrees: list[float]  # between the centres of each
 
@@ -32,7 +33,8 @@ def inspect_labels(
     """Return which labels the embeddings contradict.
 
     A photograph is suspected when the centre of another class is nearer than that of its own. Two classes are alike
-    when their centres are nearer to each other than half of the photographs are to their own.
+    when their centres are nearer to each other than halfway between the usual angle of a photograph to its own centre
+    and to the nearest other one: training pushes the two halves of a person apart, but not as far as strangers.
 
     Args:
         embeddings: (N, D).
@@ -52,15 +54,15 @@ def inspect_labels(
         suspects = other < own if limit is None else (other < own) | (own > limit)
         kept = ~suspects
     degrees, neighbours = nearest_angles(centres)
-    typical = np.median(own[kept]) if kept.any() else 0.0
+    halfway = float(np.median(own[kept]) + np.median(other[kept])) / 2 if kept.any() else 0.0
     pairs = {
         (min(one, int(two)), max(one, int(two))): float(degrees[one])
         for one, two in enumerate(neighbours)
-        if degrees[one] < typical
+        if degrees[one] < halfway
     }
     alike = sorted(pairs, key=pairs.__getitem__)
     named = [(int(classes[one]), int(classes[two])) for one, two in alike]
-    return Inspection(own, other, classes[nearest], suspects, named, [pairs[pair] for pair in alike])
+    return Inspection(own, other, classes[nearest], suspects, halfway, named, [pairs[pair] for pair in alike])
 
 
 def main_sub_center(embeddings: Tensor, labels: np.ndarray, centres: Tensor) -> np.ndarray:
