@@ -134,7 +134,7 @@ def write_facts(source, page):
 def judge(model):
     """The line of a verification on the default run's pairs."""
     with tempfile.TemporaryDirectory() as folder:
-        draw_faces(folder, identities=2, photos=2)
+        draw_faces(folder, identities=2, photos=20)
         images, is_same = read_pairs(Path(folder, "drawn.bin"))
         return verification_line(verify_pairs(embed_images(model, images, progress="embedding drawn pairs"), is_same))
 
