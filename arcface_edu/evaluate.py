@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     if not findings:
         where = f"beside the data in {data}" if data else "to be found without the data of a run"
         raise DataError(f"there is nothing to judge by: no .bin files {where}; name some with --pairs, or use --ijb.")
-    leaderboard = compare(findings, data.name if data else source.weights.stem, network)
+    leaderboard = compare(findings, data.name if data else source.name, network)
     print(f"\n{leaderboard.as_text()}")
 
     parameters = getattr(model, "size", None) or sum(parameter.numel() for parameter in model.parameters())

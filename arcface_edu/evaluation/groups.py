@@ -4,6 +4,7 @@ FMR, the false match rate, is the share of pairs of two people that are accepted
 share of same-person pairs that are not. Both are given within each group and between any two.
 """
 
+import logging
 from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from arcface_edu.evaluation.finding import Finding, Row, firm_point, span, units
 from arcface_edu.evaluation.group_file import Groups
 from arcface_edu.evaluation.roc import operating_points
 from arcface_edu.evaluation.verification import REPORTED_FARS
+
+log = logging.getLogger(__name__)
 
 FEWEST = 10  # pairs within a group, without which nothing can be said of it
 TAILS = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -165,17 +168,21 @@ def judge_groups(name: str, cosines: np.ndarray, is_same: np.ndarray, groups: Gr
         name: Of the pair set.
         cosines, is_same: (N,).
         groups: Of its 2N images.
+
+    Raises:
+        DataError: No way to group has pairs enough. (Where one has, the others are named and left out.)
     """
     from arcface_edu.figures.groups import plot_group_rates
 
     points = operating_points(cosines, is_same, REPORTED_FARS)
     far = firm_point(points)
-    threshold, findings = points[far]["threshold"], []
+    threshold, findings, too_few = points[far]["threshold"], [], []
     for by, of_images in groups.columns.items():
         try:
             found = group_rates(cosines, is_same, of_images, threshold["cosine"], groups.people)
         except DataError as error:
-            raise DataError(f"{name} by {by}: {error}") from None
+            too_few.append(f"{name} by {by}: {error}")
+            continue
         over = "people" if groups.people is not None else "pairs, which share people: they are rather too narrow"
         about = (
             f"one threshold for all, {units(threshold)}, with FAR {points[far]['far']:.1e} over all pairs. FMR: pairs "
@@ -196,6 +203,10 @@ def judge_groups(name: str, cosines: np.ndarray, is_same: np.ndarray, groups: Gr
         }  # fmt: skip
         figures = {"groups": plot_group_rates(found.names, found.fmr, found.fnmr, by)}
         findings.append(Finding(f"{name} by {by}", "groups", about, headline, rows, notes, numbers, figures))
+    if not findings:
+        raise DataError(too_few[0])
+    for sentence in too_few:
+        log.warning(f"left out: {sentence}")
     return findings
 
 

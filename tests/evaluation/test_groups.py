@@ -104,6 +104,16 @@ def test_the_finding_warns_of_small_groups_and_says_the_ratio():
     assert "groups" in finding.figures
 
 
+def test_a_way_to_group_without_pairs_enough_is_named_and_left_out(caplog):
+    cosines, is_same, groups, people = made_up()
+    small = np.where(np.arange(len(groups)) < 6, "few", "many")
+    (finding,) = judge_groups("lfw", cosines, is_same, Groups({"hat": small, "kind": groups}, people))
+    assert finding.name == "lfw by kind"
+    assert "left out: lfw by hat: group few has" in caplog.text
+    with pytest.raises(DataError, match="lfw by hat: group few has"):
+        judge_groups("lfw", cosines, is_same, Groups({"hat": small}, people))
+
+
 def write(path, *lines):
     path.write_text("\n".join(lines) + "\n")
     return path
