@@ -12,6 +12,7 @@
 # | you need | basic PyTorch; no download, except 15 MB near the end (real faces and a published network), which are left out where there is no network |
 # | takes | 3.1 minutes on two cores |
 # | before | [06 · A training run from start to end](06_training_run.ipynb) |
+# | after | [08 · Three labs](08_labs.ipynb) |
 
 # %%
 from arcface_edu.course.notebook import begin
