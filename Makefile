@@ -4,7 +4,7 @@
 # make notebooks   run the course, keep its outputs         make lint        style and types alone
 # make course-html   the course as pages to read offline      make docs        guide and reference as pages, in build/docs
 # make train-ddp   the same training shared by two processes on this machine
-# make demo    the page in docs/demo anew: its network, its faces, and with npm the program that runs it
+# make demo    the page in docs/demo anew: its network (RUN=runs/mine: of a run), its faces, and with npm what runs it
 # make test-rest   what `make test-all` does beyond `make test`; make test-browser is a part of that: Debian's chromium, npm
 # make mutants   whether the tests notice the deliberate faults of tests/mutants.py; ARGS="margin" those of that name
 PYTHON ?= python3
@@ -12,6 +12,7 @@ BIN := .venv/bin
 
 # Two files of tests at a time, each process with one thread: where a test waits, the other has the core.
 WORKERS ?= 2
+RUN ?= drawn_crowd
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder --durations=15
 
 # `make test LINT=` with old packages: their type hints are not those of the newest, by which types are checked.
@@ -71,8 +72,7 @@ docs: .venv/ready
 	@echo "open build/docs/index.html"
 
 demo: .venv/ready
-	@test -f runs/drawn_faces/model.pt || $(MAKE) train
-	$(BIN)/python docs/demo/make_demo.py runs/drawn_faces
+	$(BIN)/python docs/demo/make_demo.py $(RUN)
 
 .venv/ready: pyproject.toml
 	@.ci/set_up "$(PYTHON)"
