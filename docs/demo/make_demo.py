@@ -1,4 +1,4 @@
-"""Make what the page beside this file shows: `make demo`, after the run that it takes the network from.
+"""Make what the page beside this file shows: `make demo`.
 
     python docs/demo/make_demo.py runs/drawn_faces   the networks, the drawn faces, demo.json, and ort/
     python docs/demo/make_demo.py drawn_crowd        the same of a network of the package, or a model folder
