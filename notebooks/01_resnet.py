@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | where a gradient dies and three ways to keep it alive, how far one cell can look, what the published sizes are made of |
 # | you need | basic PyTorch and [00 · The problem](00_the_problem.ipynb); nothing is downloaded |
-# | takes | 2.2 minutes on two cores |
+# | takes | 1.7 minutes on two cores |
 # | before | [00 · The problem](00_the_problem.ipynb) |
 # | after | [02 · The angle and the margin](02_angular_margin.ipynb) |
 

@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | the margin as a curve, a boundary, an arc, a probability and a pull; five heads compared, unfairly and fairly |
 # | you need | basic PyTorch; nothing is downloaded |
-# | takes | 0.4 minutes on two cores |
+# | takes | 0.3 minutes on two cores |
 # | before | [01 · A network that can be deep](01_resnet.ipynb) |
 # | after | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 

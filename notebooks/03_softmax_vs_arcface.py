@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | a circle and a sphere filling with people; what a margin changes, by four statistics; a scale too small, a margin too large; strangers |
 # | you need | [00 · The problem](00_the_problem.ipynb) and [02 · The angle and the margin](02_angular_margin.ipynb); nothing is downloaded |
-# | takes | 7.0 minutes on two cores |
+# | takes | 1.0 minutes on two cores |
 # | before | [02 · The angle and the margin](02_angular_margin.ipynb) |
 # | after | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 

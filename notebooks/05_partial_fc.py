@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | a softmax that never holds its logits, two processes that share one, a sample that changes with each step, and training with 40 % wrong labels |
 # | you need | basic PyTorch, and [04](04_dataparallel_vs_ddp.ipynb) for processes and messages; nothing is downloaded |
-# | takes | 5.0 minutes on two cores |
+# | takes | 0.8 minutes on two cores |
 # | before | [04 · One training on many processes](04_dataparallel_vs_ddp.ipynb) |
 # | after | [06 · A training run from start to end](06_training_run.ipynb) |
 

@@ -10,7 +10,7 @@
 # |---|---|
 # | you will see | thresholds, ROC, confidence intervals, templates, a search, an unfair threshold, real faces before and after alignment |
 # | you need | basic PyTorch; no download, except 15 MB near the end (real faces and a published network), which are left out where there is no network |
-# | takes | 3.1 minutes on two cores |
+# | takes | 0.9 minutes on two cores |
 # | before | [06 · A training run from start to end](06_training_run.ipynb) |
 # | after | [08 · Three labs](08_labs.ipynb) |
 

@@ -9,7 +9,7 @@
 # |---|---|
 # | you will see | the second hump of wrong labels, sub-centres that make it visible, error rates by group, rejection by quality |
 # | you need | notebooks 02 and 07, or margin and FAR; nothing is downloaded |
-# | takes | 1.8 minutes on two cores |
+# | takes | 0.6 minutes on two cores |
 # | before | [07 · How good is it?](07_benchmark.ipynb) |
 
 # %%
