@@ -784,6 +784,13 @@ MUTANTS = [
         "training/test_people.py::test_pairs_of_another_size_are_said",
     ),
     Mutant(
+        "a run warns of its own readers, which fill their queues",
+        "training/cpu.py",
+        "if is_long and self.was_long:",
+        "if is_long:",
+        "training/test_cpu.py::test_a_run_whose_threads_wait_for_cores_says_so_once",
+    ),
+    Mutant(
         "a fitted batch forgets gradient_acc",
         "training/prepare.py",
         "images // (world_size * config.gradient_acc)",

@@ -37,7 +37,7 @@ class CrowdedCores:
     LIMIT = 0.2  # of its time that a thread waits for a core; beside one busy program on two cores it is a third
 
     def __init__(self) -> None:
-        self.said = sys.platform != "linux" or torch.get_num_threads() < 2
+        self.said, self.was_long = sys.platform != "linux" or torch.get_num_threads() < 2, False
         self.began, self.before = time.perf_counter(), self.delay()
 
     @staticmethod
@@ -50,19 +50,24 @@ class CrowdedCores:
         return seconds
 
     def look(self) -> None:
-        """Compare the time since the last call with the delay in it; the first long delay is logged."""
+        """Compare the time since the last call with the delay in it; two long delays in a row are logged, once.
+
+        A single one is no sign: at the start of a run its own readers fill their queues.
+        """
         if self.said:
             return
         now, delay = time.perf_counter(), self.delay()
         share = (delay - self.before) / max(now - self.began, 1e-9) / torch.get_num_threads()
         self.began, self.before = now, delay
-        if share > self.LIMIT:
+        is_long = share > self.LIMIT
+        if is_long and self.was_long:
             self.said = True
             log.warning(
                 f"other programs take the cores: the threads of this run wait for one {share:.0%} of the time, and "
                 f"for each other meanwhile. End those programs, or stop this run, and go on with OMP_NUM_THREADS=1 "
                 f"before the command and resume=True."
             )
+        self.was_long = is_long
 
 
 def keep_freed_memory() -> None:

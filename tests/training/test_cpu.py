@@ -62,7 +62,7 @@ def test_a_run_whose_threads_wait_for_cores_says_so_once(monkeypatch, caplog):
     monkeypatch.setattr(cpu.CrowdedCores, "delay", staticmethod(lambda: delay[0]))
     monkeypatch.setattr(cpu.torch, "get_num_threads", lambda: 2)
     cores = cpu.CrowdedCores()
-    for seconds in (1, 2, 7, 7):  # of 20 that two threads have in ten seconds
+    for seconds in (8, 1, 8, 2, 7, 7, 7):  # of 20 that two threads have in ten seconds; one long delay says nothing
         clock[0], delay[0] = clock[0] + 10, delay[0] + seconds
         cores.look()
     (warning,) = caplog.messages
