@@ -519,7 +519,7 @@ as_jpeg(plot_searches(
     [[f"{angle:.0f}°" for angle in row] for row in angles],
     order == who[probe][rows][:, None],
     "A probe and the five nearest of sixty",
-))  # fmt: skip
+), quality=55)  # fmt: skip
 
 # %% [markdown]
 # So a search needs a threshold too, for the answer *nobody I know*. This is the trap of every watch list: a threshold that

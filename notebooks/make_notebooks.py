@@ -169,9 +169,9 @@ def make_still(notebook):
 
 
 def small_png(encoded):
-    """A base64 PNG with a palette of 64 colours: a quarter of the bytes, and hardly a difference that an eye sees."""
+    """A base64 PNG with a palette of 48 colours: a quarter of the bytes, and hardly a difference that an eye sees."""
     picture, buffer = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"), io.BytesIO()
-    picture.quantize(64, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(
+    picture.quantize(48, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(
         buffer, "PNG", optimize=True
     )
     return base64.b64encode(buffer.getvalue()).decode()
