@@ -19,8 +19,9 @@ start().catch((error) => fail(error.message));
 async function start() {
   facts = await (await get("demo.json", "the list of drawn faces")).json();
   $("#dimensions").textContent = facts.dimensions;
-  $("#record").textContent = `It learnt from ${facts.people} people, and on ${facts.pairs.toLocaleString("en")} pairs ` +
-    `of photographs of others it is right in ${(100 * facts.accuracy).toFixed(1)} %.`;
+  const [people, pairs] = [facts.people, facts.pairs].map((count) => count.toLocaleString("en"));
+  $("#record").textContent = `It learnt from ${people} people, and on ${pairs} pairs of photographs of others it is ` +
+    `right in ${(100 * facts.accuracy).toFixed(1)} %.`;
   drawScale(facts.threshold);
   for (const name of ["First face", "Second face"]) slots.push(addSlot(name, slots.length));
   if (typeof WebAssembly !== "object")
