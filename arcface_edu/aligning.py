@@ -20,10 +20,10 @@ from arcface_edu.data.alignment.detector import Mtcnn
 from arcface_edu.data.alignment.landmarks import free_name
 from arcface_edu.data.folder import read_photo, warn_of_broken
 from arcface_edu.data.images import decode, encode_png, fit
-from arcface_edu.data.photographs import photographs_in, scan_people
+from arcface_edu.data.photographs import photographs_in
 from arcface_edu.data.recordio import find_records
 from arcface_edu.errors import ConfigError, CorruptRecord, DataError
-from arcface_edu.io import parse_json, write_atomically, write_json_atomically
+from arcface_edu.io import StrPath, parse_json, write_atomically, write_json_atomically
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ SHEET = (6, 10)  # rows and columns
 SIZE = 112
 
 
-def warn_if_unaligned(photographs: Sequence[Path], command: str) -> None:
+def warn_if_unaligned(photographs: Sequence[StrPath], command: str) -> None:
     """Log one warning where most of a few photographs that are looked at hold no aligned face.
 
     Args:
@@ -72,28 +72,21 @@ def distance_from_template(image: Tensor, detector: Mtcnn) -> float | None:
     return float(np.linalg.norm(points[0].numpy() - TEMPLATE, axis=1).mean())
 
 
-def aligned_config(config: Any, wanted: bool) -> Any:
-    """Return a run's config with the aligned faces of its photographs as `rec`; unless wanted, only warn if need be.
+def aligned_config(config: Any) -> Any:
+    """Return a run's config with the aligned faces of its photographs as `rec`.
 
     Raises:
         ConfigError: `rec` is no folder of photographs, or this is one of several processes.
         DataError: As `align_into`.
     """
-    is_folder = config.rec and Path(config.rec).is_dir() and not find_records(Path(config.rec))
-    if wanted and not is_folder:
+    if not config.rec or not Path(config.rec).is_dir() or find_records(Path(config.rec)):
         raise ConfigError("--align takes a folder of photographs: name it, as rec=photos/.")
-    if wanted and os.environ.get("WORLD_SIZE", "1") != "1":
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("--align takes one process: align first, as `dataset pack photos/ data/mine --align` does.")
-    if wanted:
-        output = Path(config.output)
-        folder = output.with_name(f"{output.name}_aligned")
-        align_into([Path(config.rec)], folder)
-        return EasyDict(config, rec=str(folder))
-    if is_folder and not config.resume and os.environ.get("RANK", "0") == "0":
-        photographs = [Path(photo) for photos in scan_people(config.rec)[0].values() for photo in photos]
-        if photographs:
-            warn_if_unaligned(photographs, f"python -m arcface_edu.train rec={config.rec} --align")
-    return config
+    output = Path(config.output)
+    folder = output.with_name(f"{output.name}_aligned")
+    align_into([Path(config.rec)], folder)
+    return EasyDict(config, rec=str(folder))
 
 
 def align_into(sources: Sequence[Path], folder: Path) -> dict[Path, Path]:

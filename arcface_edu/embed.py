@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, network = load_model(options.subject, options.network, options.embedding_size)
     model = model.to(choose_device(options.device))
     if not aligned:
-        warn_if_unaligned(paths, "embed ... --align")
+        named = " ".join(map(str, options.photographs[:3])) + (" ..." if len(options.photographs) > 3 else "")
+        warn_if_unaligned(paths, f"python -m arcface_edu.embed {options.subject} {named} -o {options.output} --align")
     rows, names = embed_files(model, paths, raw=options.raw, batch_size=options.batch_size)
     with write_atomically(options.output) as file, write_atomically(beside) as lines:  # both are there, or neither
         np.save(file, rows)

@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     model, network = load_model(source, options.network, options.embedding_size)
     data, findings = source.data, []
     data = data.parent if data and data.is_file() else data  # rec names the .rec file in it
-    holds_out = data and not options.pairs and source.config.get("hold_out")
-    people = people_to_judge(source.path, data) if data and holds_out else None
+    people = None
+    if data and not options.pairs and source.config.get("hold_out"):
+        people = people_to_judge(source.path, data)
     sets = list(pair_sets(options.pairs, data, source.config, people))
     if options.groups and len(sets) != 1:
         raise ConfigError(f"--groups is about one set of pairs, and there are {len(sets)}: name one with --pairs.")

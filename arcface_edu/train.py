@@ -28,11 +28,13 @@ from torch import Tensor
 from torch.profiler import record_function
 from tqdm import tqdm
 
-from arcface_edu.aligning import aligned_config
+from arcface_edu.aligning import aligned_config, warn_if_unaligned
 from arcface_edu.cli import cli_main, command_parser, parse_args
 from arcface_edu.config import load_config
 from arcface_edu.config_schema import keys_table
 from arcface_edu.data.augment import augment_photo, draw_photo
+from arcface_edu.data.datasets import FaceDataset
+from arcface_edu.data.folder import FolderFaces
 from arcface_edu.data.loader import Batch, ShuffledBatches, augment, draw_mirrored, load
 from arcface_edu.errors import DataError, TrainingError
 from arcface_edu.evaluation.embedding import embed_images
@@ -85,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(dry_run(config))
         return
-    config = aligned_config(config, options.align)
+    if options.align:
+        config = aligned_config(config)
     with join_world(config.timeout_seconds) as world, explain_out_of_memory(config):
         train(config, world)
 
@@ -139,7 +142,7 @@ def train(config: Any, world: World = SINGLE_PROCESS) -> dict[str, Any]:
                 load_into(state.model, config.init)
             check_room(output, state, config.keep_checkpoints, world)
         metrics = open_metrics(output, config, progress.global_step, world)
-        log_start(config, output, len(faces), schedule, state, world)
+        log_start(config, output, faces, schedule, state, world)
 
         # Loop
         skipped, cores, stopping = SkippedRecords(config.max_corrupt), cpu.CrowdedCores(), False
@@ -200,10 +203,14 @@ def open_metrics(output: Path, config: Any, global_step: int, world: World) -> M
     return MetricsLog(output / "metrics.jsonl", up_to_step=global_step)
 
 
-def log_start(config: Any, output: Path, num_images: int, schedule: Schedule, state: TrainState, world: World) -> None:
-    """Log what is trained, on what and for how long, and a warning if the learning rate does not fit the batch."""
+def log_start(
+    config: Any, output: Path, faces: FaceDataset, schedule: Schedule, state: TrainState, world: World
+) -> None:
+    """Log what is trained, on what and for how long; warn of a rate that does not fit the batch, of unaligned faces."""
     if advice := check_linear_rule(config, world.size):
         log.warning(advice)
+    if world.is_main and not state.progress.step and isinstance(faces, FolderFaces):
+        warn_if_unaligned(faces.paths, f"python -m arcface_edu.train rec={config.rec} --align")
     log.info(recipe_line(config))
     step, head = state.progress.step, state.head
     log.info(
@@ -211,7 +218,7 @@ def log_start(config: Any, output: Path, num_images: int, schedule: Schedule, st
         f"({sum(p.numel() for p in state.model.parameters()) / 1e6:.1f} M parameters) "
         f"{f'from {config.init} ' if config.init and not step else ''}in {output} on "
         f"{f'{world.size} processes, ' if world.size > 1 else ''}{state.device.type} in "
-        f"{str(state.dtype).removeprefix('torch.')}: {num_images:,} images of {head.num_classes:,} people, "
+        f"{str(state.dtype).removeprefix('torch.')}: {len(faces):,} images of {head.num_classes:,} people, "
         f"{schedule.total_steps:,} steps of {schedule.total_batch} images "
         f"({config.num_epoch} epochs){f' from step {step:,}' if step else ''}, learning rate {schedule.peak_lr:g}, "
         f"first loss about {head.expected_first_loss():.1f}"

@@ -584,6 +584,13 @@ MUTANTS = [
         "test_aligning.py",
     ),
     Mutant(
+        "every rank and every resumed run looks for unaligned faces",
+        "train.py",
+        "if world.is_main and not state.progress.step and isinstance(faces, FolderFaces):",
+        "if isinstance(faces, FolderFaces):",
+        "test_aligning.py::test_train_notices_unaligned_photographs_at_its_first_start_on_rank_0",
+    ),
+    Mutant(
         "a photograph that was changed keeps the face of the old one",
         "aligning.py",
         "            if known.get(name) == state and",

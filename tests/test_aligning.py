@@ -1,7 +1,6 @@
 """Photographs as they come: commands notice that their faces are not aligned, and `--align` aligns them on the way."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +9,19 @@ from easydict import EasyDict
 from PIL import Image
 from torch.nn import functional as F
 
-from arcface_edu import aligning, build_model, dataset, embed
+from arcface_edu import aligning, build_model, dataset, embed, train
 from arcface_edu.aligning import INDEX, align_into, aligned_config, warn_if_unaligned
+from arcface_edu.config import load_config
 from arcface_edu.data.alignment.align import TEMPLATE, align
 from arcface_edu.data.alignment.detector import Mtcnn
 from arcface_edu.data.datasets import open_faces
 from arcface_edu.data.images import decode, encode_png
 from arcface_edu.data.synthetic.dataset import draw_person
 from arcface_edu.errors import ConfigError, DataError
+from arcface_edu.training.launch import World
+from arcface_edu.training.prepare import prepare
+from arcface_edu.training.schedule import Schedule
+from arcface_edu.training.state import build_state
 
 
 @pytest.fixture
@@ -118,7 +122,7 @@ def test_embed_aligns_and_names_the_photographs(snapshots, tmp_path, capsys):
     torch.save(build_model("r10", 32).state_dict(), tmp_path / "model.pt")
     words = [str(tmp_path / "model.pt"), str(snapshots), "-o"]
     embed.main([*words, str(tmp_path / "raw.npy")])
-    assert "`embed ... --align` detects and aligns them first" in capsys.readouterr().out
+    assert f"{snapshots} -o {tmp_path / 'raw.npy'} --align` detects and aligns them first" in capsys.readouterr().out
     embed.main([*words, str(tmp_path / "rows.npy"), "--align"])
     said = capsys.readouterr().out
     assert "hold no aligned face" not in said and "had another size" not in said
@@ -136,25 +140,37 @@ def test_pack_aligns(snapshots, tmp_path, capsys):
     assert np.abs(off).max() < 6 and (tmp_path / "packed_aligned.png").exists()
 
 
-def test_train_takes_the_aligned_faces_as_its_data(snapshots, aligned, tmp_path, caplog, monkeypatch):
-    config = EasyDict(rec=str(snapshots), output=str(tmp_path / "run"), resume=False)
-    assert aligned_config(config, False) == config
-    assert f"`python -m arcface_edu.train rec={snapshots} --align`" in caplog.text
-    caplog.clear()
-    assert aligned_config(EasyDict(config, rec=str(aligned)), False).rec == str(aligned) and not caplog.messages
-    found = aligned_config(config, True)
+def test_train_takes_the_aligned_faces_as_its_data(snapshots, tmp_path, monkeypatch):
+    config = EasyDict(rec=str(snapshots), output=str(tmp_path / "run"))
+    found = aligned_config(config)
     assert found == EasyDict(config, rec=str(tmp_path / "run_aligned")) and config.rec == str(snapshots)
     assert len(open_faces(found.rec)) == 6
     for rec in (None, "synthetic", str(tmp_path / "model.pt")):
-        assert aligned_config(EasyDict(config, rec=rec), False).rec == rec
         with pytest.raises(ConfigError, match=r"--align takes a folder of photographs: name it, as rec=photos/"):
-            aligned_config(EasyDict(config, rec=rec), True)
+            aligned_config(EasyDict(config, rec=rec))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="--align takes one process: align first"):
-        aligned_config(config, True)
+        aligned_config(config)
 
 
-def test_an_empty_folder_is_left_to_the_data_sets_own_sentence(tmp_path):
+def test_train_notices_unaligned_photographs_at_its_first_start_on_rank_0(snapshots, aligned, tmp_path, caplog):
+    def started(rec, step=0, rank=0):
+        caplog.clear()
+        config = load_config("own_data", [f"rec={rec}", f"output={tmp_path / 'run'}", "network=r10", "hold_out=0"])
+        world = World(rank, 2, rank)
+        config, output, faces, _ = prepare(EasyDict(config, embedding_size=32), world)
+        state = build_state(config, faces.num_classes, torch.device("cpu"), torch.float32)
+        state.progress.step = step
+        train.log_start(config, output, faces, Schedule.of(config, len(faces), 2), state, world)
+        return [message for message in caplog.messages if "hold no aligned face" in message]
+
+    (said,) = started(snapshots)
+    assert f"`python -m arcface_edu.train rec={snapshots} --align`" in said
+    assert not started(snapshots, step=1) and not started(snapshots, rank=1) and not started(aligned)
+
+
+def test_an_empty_folder_is_left_to_the_data_sets_own_sentence(tmp_path, capsys):
     (tmp_path / "nobody").mkdir()
-    config = EasyDict(rec=str(Path(tmp_path / "nobody")), output="runs/x", resume=False)
-    assert aligned_config(config, False) == config
+    with pytest.raises(SystemExit, match="2"):
+        train.main([f"rec={tmp_path / 'nobody'}", f"output={tmp_path / 'run'}"])
+    assert "nobody holds no photo: give each person a folder" in capsys.readouterr().err

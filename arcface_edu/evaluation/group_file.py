@@ -11,7 +11,7 @@ that `dataset pairs --list` made, the people that the list names. Every other co
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,15 +79,13 @@ def _read(path: Path) -> list[dict[str, str]]:
     return [{name.strip(): value.strip() for name, value in row.items()} for row in rows]
 
 
-def _check_same(path: Path, key: str, known: Iterable[str], wanted: Iterable[str]) -> None:
+def _check_same(path: Path, key: str, known: dict[str, Any], wanted: Iterable[str]) -> None:
     """Raise DataError unless the CSV names whoever is in the pairs, and nobody else."""
-    lacking, unknown = dict.fromkeys(wanted), []
-    in_pairs = set(lacking)
-    for one in known:
-        lacking.pop(one, None)
-        unknown += [] if one in in_pairs else [one]
-    for found, what in ((unknown, "is in no pair"), (list(lacking), "has no group")):
-        if found:
-            more = f" (nor {len(found) - 1:,} more)" if what == "is in no pair" and len(found) > 1 else ""
-            more = f" ({len(found):,} in all)" if len(found) > 1 and not more else more
-            raise DataError(f"{path}: {key} {found[0]} {what}{more}: correct the CSV, or name other pairs.")
+    in_pairs = dict.fromkeys(wanted)
+    unknown = [one for one in known if one not in in_pairs]
+    lacking = [one for one in in_pairs if one not in known]
+    if unknown or lacking:
+        said = f"{unknown[0]} is in no pair" if unknown else f"{lacking[0]} has no group"
+        others = len(unknown or lacking) - 1
+        more = f" (nor {others:,} more)" if others else ""
+        raise DataError(f"{path}: {key} {said}{more}: correct the CSV, or name other pairs.")

@@ -184,7 +184,7 @@ def data_section(config: Mapping[str, Any]) -> str:
     told = f"Trained on `{cell(config['rec'])}`{': ' if counts else ''}{' in '.join(counts)}."
     if config["rec"].startswith(f"drawn_{config.get('draw_identities')}x"):
         told += "\nThese people do not exist: they were drawn."
-        told += "" if config.get("init") else " Real photographs it has never seen."
+        told += "" if config.get("init") else " The network has never seen a real photograph."
     if config.get("init"):
         told += f"\nIt began with the weights of `{cell(config['init'])}`, and has learnt what these had learnt before."
     return told

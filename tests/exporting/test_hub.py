@@ -124,7 +124,7 @@ def test_the_config_names_network_data_and_no_place(run, tmp_path):
 
 def test_the_card_says_where_the_weights_began(run, tmp_path):
     hub(run, "--hub", tmp_path / "new")
-    assert "Real photographs it has never seen." in (tmp_path / "new" / "README.md").read_text()
+    assert "The network has never seen a real photograph." in (tmp_path / "new" / "README.md").read_text()
     (run / "config.json").write_text(json.dumps(CONFIG | dict(init="/home/me/photographs/w.pt", augment="photo")))
     hub(run, "--hub", tmp_path / "face")
     card = (tmp_path / "face" / "README.md").read_text()
