@@ -11,7 +11,7 @@
 # |---|---|
 # | you will see | gradients averaged by hand, a DDP script and five ways to break it, a ring of sends, a measured timeline |
 # | you need | notebook 03, or PyTorch and the ArcFace head; no GPU, no download |
-# | takes | 2.1 minutes on two cores |
+# | takes | 2.2 minutes on two cores |
 # | before | [03 · Eight people in a plane](03_softmax_vs_arcface.ipynb) |
 # | after | [05 · A million people](05_partial_fc.ipynb) |
 

@@ -9,7 +9,7 @@
 # |---|---|
 # | you will see | a loop by hand, a run from its config to its verification, fp16 overflowing, six runs and their diagnoses |
 # | you need | notebooks 02 and 04, or the ArcFace head and PyTorch; nothing is downloaded |
-# | takes | 3.7 minutes on two cores |
+# | takes | 4.0 minutes on two cores |
 # | before | [05 · A million people](05_partial_fc.ipynb) |
 # | after | [07 · How good is it?](07_benchmark.ipynb) |
 
